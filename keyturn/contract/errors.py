@@ -1,0 +1,111 @@
+"""One tree of errors, each with a stable code; only `serving/problems.py` turns them into HTTP."""
+
+from typing import ClassVar
+
+
+class KeyturnError(Exception):
+    """The root of everything that Keyturn raises on purpose."""
+
+    code: ClassVar[str] = "keyturn_error"
+
+
+class ConfigurationError(KeyturnError):
+    """A setting that cannot work; names the setting and how to mend it."""
+
+    code = "configuration"
+
+    def __init__(self, message: str, *, setting: str, mend: str) -> None:
+        super().__init__(f"{message} ({setting}: {mend})")
+        self.setting, self.mend = setting, mend
+
+
+class TrustError(KeyturnError):
+    """Something that asked to be believed is not vouched for."""
+
+    code = "untrusted"
+
+
+class ForgedSignature(TrustError):
+    """A signature that no trusted key of the right role made, or bytes that are no signed statement at all."""
+
+    code = "forged_signature"
+
+
+class TrustExpired(TrustError):
+    """The trust document is past its expiry."""
+
+    code = "trust_expired"
+
+
+class UnknownKind(TrustError):
+    """A signed statement of a kind that this version cannot read; skipping it could hide a revocation."""
+
+    code = "unknown_kind"
+
+
+class BrokenChain(TrustError):
+    """A signed event that does not extend the position that we hold: a gap, a fork or a rollback."""
+
+    code = "broken_chain"
+
+
+class ReplicaExpired(TrustError):
+    """The publisher has been silent for so long that a revocation may have passed us by."""
+
+    code = "replica_expired"
+
+    def __init__(self, message: str = "the feed has been silent for too long", *, silence_seconds: float) -> None:
+        super().__init__(f"{message}: {silence_seconds:.1f} s")
+        self.silence_seconds = silence_seconds
+
+
+class FeedError(KeyturnError):
+    """The feed could not do what was asked."""
+
+    code = "feed"
+
+
+class FeedUnavailable(FeedError):
+    """The store cannot be reached, or its answer is unknown; trying again later is right."""
+
+    code = "feed_unavailable"
+
+
+class PositionTaken(FeedError):
+    """Another publisher appended first: read again and decide again."""
+
+    code = "position_taken"
+
+
+class StoreUnavailable(KeyturnError):
+    """A store of records cannot be reached; nothing can be said about a token."""
+
+    code = "store_unavailable"
+
+
+class SignerUnavailable(KeyturnError):
+    """No signature can be had now: the signing service is away, or it cannot confirm its state."""
+
+    code = "signer_unavailable"
+
+
+class InvalidToken(KeyturnError):
+    """A token that must not be accepted; `reason` is a stable word, and never part of the token."""
+
+    code = "invalid_token"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class InvalidSelector(KeyturnError):
+    """A revocation selector that names nothing, too much or something unknown."""
+
+    code = "invalid_selector"
+
+
+class MalformedInput(KeyturnError):
+    """Input that is not what its format asks for."""
+
+    code = "malformed"
