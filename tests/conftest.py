@@ -1,0 +1,33 @@
+"""What holds for the whole test run: in CI a test that did not run is a failure."""
+
+import os
+
+import pytest
+
+_SKIPPED: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note each test that was skipped, or was expected to fail."""
+    if report.skipped:
+        _SKIPPED.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Note each module that was skipped whole."""
+    if report.skipped:
+        _SKIPPED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run in CI if anything was skipped: there nothing may be missing."""
+    if _SKIPPED and os.environ.get("CI") == "true" and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a run without a failing test has failed."""
+    if _SKIPPED and os.environ.get("CI") == "true":
+        terminalreporter.write_line(
+            f"CI runs every test, but these were skipped: {', '.join(_SKIPPED)}", red=True
+        )
