@@ -7,8 +7,6 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from keyturn.contract.errors import ConfigurationError
-
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 RSA_BITS = 2048
@@ -36,7 +34,7 @@ def jitter(low: float, high: float) -> float:
 def new_key(alg: str) -> PrivateKey:
     """Make a private key for a JWS algorithm (RFC 7518, 3.1; RFC 8037).
 
-    RSA takes about 0.1 s: call it in a thread. Raises ConfigurationError for an algorithm that we do not sign with.
+    RSA takes about 0.1 s: call it in a thread. Raises ValueError for an algorithm that we do not sign with.
     """
     match alg:
         case "ES256":
@@ -47,8 +45,6 @@ def new_key(alg: str) -> PrivateKey:
             return rsa.generate_private_key(public_exponent=_RSA_EXPONENT, key_size=RSA_BITS)
         case "EdDSA":
             return ed25519.Ed25519PrivateKey.generate()
-    raise ConfigurationError(
-        f"no signing key can be made for algorithm {alg!r}",
-        setting="rotation.algorithms",
-        mend="choose from ES256, ES384, RS256, PS256, EdDSA",
+    raise ValueError(
+        f"no signing key can be made for algorithm {alg!r}: choose from ES256, ES384, RS256, PS256, EdDSA"
     )

@@ -1,0 +1,90 @@
+"""Strict base64url and JSON: each value has one spelling, and everything else is refused."""
+
+import binascii
+import json
+import re
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from keyturn.contract.errors import MalformedInput
+
+_ALPHABET = re.compile(rb"[A-Za-z0-9_-]*")
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
+_DEEPEST = 16
+
+
+def b64url(raw: bytes) -> str:
+    """Encode without padding (RFC 7515, 2)."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def unb64url(text: str | bytes) -> bytes:
+    """Decode the one canonical spelling: no padding, no foreign characters, no stray bits at the end.
+
+    Raises MalformedInput otherwise, since two spellings of one token would walk around every deny list.
+    """
+    encoded = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if _ALPHABET.fullmatch(encoded) is None or len(encoded) % 4 == 1:
+        raise MalformedInput("not base64url without padding")
+    standard = encoded.translate(_TO_STANDARD)
+    raw = binascii.a2b_base64(standard + b"=" * (-len(standard) % 4))
+    if len(encoded) % 4 and binascii.b2a_base64(raw, newline=False).rstrip(b"=") != standard:
+        raise MalformedInput("base64url with stray bits at the end")
+    return raw
+
+
+def encode_json(value: object) -> bytes:
+    """Encode compactly, members in a fixed order."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """Decode a JSON object whose member names are unique at every depth (RFC 8725, 2.7 and RFC 7515, 4).
+
+    Raises MalformedInput for anything else, nesting beyond 16 included.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedInput("not JSON in UTF-8") from error
+    if not isinstance(value, dict):
+        raise MalformedInput("not a JSON object")
+    if b"\\" in raw or any(colon in raw for colon in _SPACED_COLONS):
+        _refuse_duplicates(raw)
+    elif raw.count(b'":') != _members(value, _DEEPEST):
+        # Without escapes and spaces before colons each member leaves exactly one `":` in the text.
+        raise MalformedInput("a member name stands twice")
+    return value
+
+
+def _members(value: object, depth: int) -> int:
+    if depth == 0:
+        raise MalformedInput(f"nested deeper than {_DEEPEST}")
+    if isinstance(value, dict):
+        nested = sum(_members(item, depth - 1) for item in value.values() if isinstance(item, dict | list))
+        return len(value) + nested
+    if isinstance(value, list):
+        return sum(_members(item, depth - 1) for item in value if isinstance(item, dict | list))
+    return 0
+
+
+def _refuse_duplicates(raw: bytes) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) != len(pairs):
+            raise MalformedInput("a member name stands twice")
+        return members
+
+    try:
+        _members(json.loads(raw, object_pairs_hook=unique), _DEEPEST)
+    except (ValueError, RecursionError) as error:
+        raise MalformedInput("not JSON in UTF-8") from error
+
+
+def digest(raw: bytes) -> str:
+    """Return the SHA-256 of those bytes in base64url."""
+    return b64url(sha256(raw).digest())

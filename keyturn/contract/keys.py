@@ -1,0 +1,194 @@
+"""A signing key, the phase of its life that it is in, and the set of all keys of an issuer."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from keyturn.contract.errors import BrokenChain
+
+
+class Phase(StrEnum):
+    """Where a key stands; computed from its moments, never stored."""
+
+    PUBLISHED = "published"  # In the JWKS so that verifiers hold it before it signs.
+    ACTIVE = "active"
+    RETIRING = "retiring"  # Signs nothing new; still vouches for what it signed.
+    REMOVED = "removed"  # Nothing that it signed can still be valid.
+    REVOKED = "revoked"  # Rejected by name.
+
+
+class Use(StrEnum):
+    """What a key signs; one key never serves two uses."""
+
+    ACCESS = "access"
+    INTROSPECTION = "introspection"
+    STATUS = "status"
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the feed says of one key; moments are Unix seconds, written once."""
+
+    kid: str
+    alg: str
+    jwk: dict[str, Any]  # Public members only.
+    use: Use
+    token_seconds: float  # T: the longest life of what it signs.
+    published_at: float
+    published_place: tuple[
+        int, int
+    ]  # Epoch and sequence of its publication: what a verifier must have adopted.
+    active_at: float | None = None
+    sign_until: float | None = None  # The signer refuses afterwards, and verifiers refuse a later `iat`.
+    verify_until: float | None = None  # The signer refuses an `exp` beyond it.
+    retiring_at: float | None = None
+    removed_at: float | None = None
+    revoked_at: float | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Return the phase that the moments add up to; `revoked` absorbs every other."""
+        if self.revoked_at is not None:
+            return Phase.REVOKED
+        if self.removed_at is not None:
+            return Phase.REMOVED
+        if self.retiring_at is not None:
+            return Phase.RETIRING
+        return Phase.PUBLISHED if self.active_at is None else Phase.ACTIVE
+
+
+class _Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """A step in a key's life."""
+
+
+class Published(_Change, tag="published"):
+    """A new key enters the JWKS."""
+
+    kid: str
+    alg: str
+    jwk: dict[str, Any]
+    use: Use
+    token_seconds: float
+
+
+class Activated(_Change, tag="activated"):
+    """A published key begins to sign; its two limits are written here, once."""
+
+    kid: str
+    sign_until: float
+    verify_until: float
+
+
+class Retired(_Change, tag="retired"):
+    """The active key stops signing."""
+
+    kid: str
+
+
+class Removed(_Change, tag="removed"):
+    """A retiring key leaves the JWKS."""
+
+    kid: str
+
+
+class Revoked(_Change, tag="revoked"):
+    """A key is rejected by name from now on."""
+
+    kid: str
+    reason: str = ""
+
+
+class RotationRequested(_Change, tag="rotation_requested"):
+    """An operator asked for the next key of an algorithm; the next activation answers it."""
+
+    alg: str
+    use: Use
+
+
+KeyChange: TypeAlias = Published | Activated | Retired | Removed | Revoked | RotationRequested
+
+
+class RotationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that no activation has answered yet."""
+
+    alg: str
+    use: Use
+    at: float
+
+
+class KeySet:
+    """All keys of an issuer by kid, in order of publication; a value, changed by making the next one."""
+
+    __slots__ = ("_records", "requests")
+
+    def __init__(self, records: Iterable[KeyRecord] = (), requests: Iterable[RotationRequest] = ()) -> None:
+        self._records: Mapping[str, KeyRecord] = {record.kid: record for record in records}
+        self.requests = tuple(requests)
+
+    def __iter__(self) -> Iterator[KeyRecord]:
+        """Iterate over the records in order of publication."""
+        return iter(self._records.values())
+
+    def __len__(self) -> int:
+        """Count the keys of every phase."""
+        return len(self._records)
+
+    def get(self, kid: str) -> KeyRecord | None:
+        """Return the record of a kid, if there ever was one."""
+        return self._records.get(kid)
+
+    def of(self, alg: str, use: Use, phase: Phase) -> list[KeyRecord]:
+        """Return the keys of one algorithm, use and phase, the oldest first."""
+        return [key for key in self if key.alg == alg and key.use is use and key.phase is phase]
+
+    def active(self, alg: str, use: Use) -> KeyRecord | None:
+        """Return the key that signs for an algorithm and use."""
+        return next(iter(self.of(alg, use, Phase.ACTIVE)), None)
+
+    def requested(self, alg: str, use: Use) -> RotationRequest | None:
+        """Return the open request for an algorithm and use."""
+        return next((request for request in self.requests if (request.alg, request.use) == (alg, use)), None)
+
+    def after(self, changes: Iterable[KeyChange], *, at: float, place: tuple[int, int]) -> "KeySet":
+        """Return the set after the changes of one event, made at `at` (Unix seconds) and standing at `place`.
+
+        Raises BrokenChain for a step that no key can take, such as activating one that is not published.
+        """
+        records, requests = dict(self._records), list(self.requests)
+        for change in changes:
+            match change:
+                case Published():
+                    if change.kid in records:
+                        raise BrokenChain(f"key {change.kid} is published twice")
+                    records[change.kid] = KeyRecord(
+                        kid=change.kid, alg=change.alg, jwk=change.jwk, use=change.use,
+                        token_seconds=change.token_seconds, published_at=at, published_place=place,
+                    )  # fmt: skip
+                case RotationRequested():
+                    if self.requested(change.alg, change.use) is None:
+                        requests.append(RotationRequest(alg=change.alg, use=change.use, at=at))
+                case _:
+                    key = records.get(change.kid)
+                    if key is None:
+                        raise BrokenChain(f"a change to key {change.kid}, which was never published")
+                    records[change.kid] = _step(key, change, at)
+                    if isinstance(change, Activated):
+                        requests = [one for one in requests if (one.alg, one.use) != (key.alg, key.use)]
+        return KeySet(records.values(), requests)
+
+
+def _step(key: KeyRecord, change: Activated | Retired | Removed | Revoked, at: float) -> KeyRecord:
+    match change, key.phase:
+        case Activated(), Phase.PUBLISHED:
+            limits = {"sign_until": change.sign_until, "verify_until": change.verify_until}
+            return msgspec.structs.replace(key, active_at=at, **limits)
+        case Retired(), Phase.ACTIVE:
+            return msgspec.structs.replace(key, retiring_at=at)
+        case Removed(), Phase.RETIRING | Phase.PUBLISHED:
+            return msgspec.structs.replace(key, removed_at=at)
+        case Revoked(), Phase.REVOKED:
+            return key
+        case Revoked(), _:
+            return msgspec.structs.replace(key, revoked_at=at)
+    raise BrokenChain(f"key {key.kid} is {key.phase} and cannot be {type(change).__name__.lower()}")

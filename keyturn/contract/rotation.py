@@ -1,0 +1,241 @@
+"""When a key is published, activated, retired and removed: decisions as functions of facts and the moment."""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from keyturn.contract.keys import (
+    Activated,
+    KeyChange,
+    KeyRecord,
+    KeySet,
+    Phase,
+    Removed,
+    Retired,
+    Revoked,
+    Use,
+)
+
+
+class Barrier(StrEnum):
+    """What a published key waits for before it signs."""
+
+    TIME = "time"
+    REPORTS = "reports"
+    BOTH = "both"
+
+
+class AtDeadline(StrEnum):
+    """What happens when live verifiers have still not reported at the deadline."""
+
+    PROCEED = "proceed"
+    HOLD = "hold"  # Until the active key's `sign_until`.
+
+
+class RotationPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The times that decide a key's life, in seconds; the letters are those of the architecture."""
+
+    algorithms: tuple[str, ...] = ("ES256",)
+    use: Use = Use.ACCESS
+    active_seconds: float = 30 * 86400.0  # L
+    token_seconds: float = 300.0  # T
+    skew_seconds: float = 2.0  # S
+    lease_seconds: float = 5.0  # G
+    expired_seconds: float = 900.0  # E
+    distribution_seconds: float = 902.0  # D
+    cache_seconds: float = 300.0  # C
+    barrier: Barrier = Barrier.BOTH
+    deadline_seconds: float = 3600.0  # After the time rule; then `at_deadline`.
+    at_deadline: AtDeadline = AtDeadline.PROCEED
+    standbys: int = 2
+
+    @property
+    def publication_seconds(self) -> float:
+        """Return how long the time rule keeps a published key from signing: D + C + S."""
+        return self.distribution_seconds + self.cache_seconds + self.skew_seconds
+
+    @property
+    def sign_seconds(self) -> float:
+        """Return the longest time that a key signs: its period, and what a successor may have to wait."""
+        return self.active_seconds + self.publication_seconds + self.deadline_seconds
+
+    @property
+    def aftermath_seconds(self) -> float:
+        """Return how long after its last moment of signing a key's tokens may live: G + T + 2S."""
+        return self.lease_seconds + self.token_seconds + 2 * self.skew_seconds
+
+
+def violations(policy: RotationPolicy) -> list[str]:
+    """Name each rule that the policy breaks, with the numbers; empty if it can work."""
+    p, found = policy, []
+    needed = p.expired_seconds + p.skew_seconds
+    if p.distribution_seconds < needed:
+        found.append(
+            f"distribution {p.distribution_seconds:g} s < expired {p.expired_seconds:g} s + skew {p.skew_seconds:g} s:"
+            f" a verifier could still serve without the new key; set distribution to at least {needed:g} s"
+        )
+    if p.barrier is Barrier.REPORTS and p.cache_seconds > 0:
+        found.append(
+            f"barrier reports with cache {p.cache_seconds:g} s: who pulls the JWKS never reports;"
+            " set cache to 0, or barrier to both"
+        )
+    if p.barrier is not Barrier.REPORTS and p.active_seconds <= p.publication_seconds:
+        found.append(
+            f"active {p.active_seconds:g} s <= distribution + cache + skew = {p.publication_seconds:g} s:"
+            " a successor could not be ready in time; lengthen active"
+        )
+    if p.standbys < 1:
+        found.append("standbys 0: an emergency would have no key that verifiers know; set at least 1")
+    if not p.algorithms or len(set(p.algorithms)) != len(p.algorithms):
+        found.append("algorithms is empty or names one twice")
+    for name in ("active_seconds", "token_seconds", "lease_seconds", "expired_seconds"):
+        if getattr(p, name) <= 0:
+            found.append(f"{name.removesuffix('_seconds')} must be more than 0 s")
+    return found
+
+
+class Adoption(msgspec.Struct, frozen=True):
+    """What live verifiers have adopted of the keys lane: verifier → (epoch, sequence)."""
+
+    live: Mapping[str, tuple[int, int]]
+    complete: bool  # False while the set may still lack a live verifier: then only the time rule counts.
+
+    def laggards(self, place: tuple[int, int]) -> list[str]:
+        """Return the live verifiers that have not adopted a place, in order of name."""
+        return sorted(name for name, adopted in self.live.items() if adopted < place)
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """What is due: changes to existing keys, and for each entry of `publish` a new key of that algorithm.
+
+    With `activate_new` the first new key becomes active in the same event.
+    """
+
+    changes: tuple[KeyChange, ...] = ()
+    publish: tuple[str, ...] = ()
+    activate_new: bool = False
+
+
+def may_activate(
+    key: KeyRecord, active: KeyRecord | None, policy: RotationPolicy, adoption: Adoption, now: float
+) -> bool:
+    """Say whether a published key may sign (rule 1): the barrier holds, or its deadline has passed."""
+    waited = now >= key.published_at + policy.publication_seconds
+    if policy.barrier is Barrier.TIME or not adoption.complete:
+        return waited
+    reported = not adoption.laggards(key.published_place)
+    if policy.barrier is Barrier.REPORTS and reported:
+        return True
+    if waited and reported:
+        return True
+    if now < key.published_at + policy.publication_seconds + policy.deadline_seconds:
+        return False
+    running_out = (
+        active is None or active.sign_until is None or now >= active.sign_until - policy.lease_seconds
+    )
+    return policy.at_deadline is AtDeadline.PROCEED or running_out
+
+
+def activation(key: KeyRecord, policy: RotationPolicy, now: float) -> Activated:
+    """Return the change that makes a key sign, with its limits (rule 2), which nothing rewrites."""
+    return _activated(key.kid, key.token_seconds, policy, now)
+
+
+def _activated(kid: str, token_seconds: float, policy: RotationPolicy, now: float) -> Activated:
+    sign_until = now + policy.sign_seconds
+    verify_until = sign_until + policy.lease_seconds + token_seconds + 2 * policy.skew_seconds
+    return Activated(kid=kid, sign_until=sign_until, verify_until=verify_until)
+
+
+def activation_of_new(kid: str, policy: RotationPolicy, now: float) -> Activated:
+    """Return the activation of a key that is published in the same event: the first of an issuer, or an emergency."""
+    return _activated(kid, policy.token_seconds, policy, now)
+
+
+def due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float) -> Transition | None:
+    """Return the one transition that is due, the most urgent first, or None."""
+    for rule in (_first_keys, _activation_due, _standby_due, _removal_due):
+        for transition in rule(keys, policy, adoption, now):
+            return transition
+    return None
+
+
+def _first_keys(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) -> Iterator[Transition]:
+    """An issuer that never had a key of this use: nobody can hold a set that lacks this one."""
+    if not any(key.use is policy.use for key in keys):
+        yield Transition(publish=(policy.algorithms[0],) * 2, activate_new=True)
+
+
+def _activation_due(
+    keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float
+) -> Iterator[Transition]:
+    for alg in policy.algorithms:
+        active = keys.active(alg, policy.use)
+        asked = keys.requested(alg, policy.use) is not None
+        period_over = (
+            active is None or active.active_at is None or now >= active.active_at + policy.active_seconds
+        )
+        if not asked and not period_over:
+            continue
+        standby = next(iter(keys.of(alg, policy.use, Phase.PUBLISHED)), None)
+        if standby is None or not may_activate(standby, active, policy, adoption, now):
+            continue
+        yield Transition(
+            changes=(*((Retired(kid=active.kid),) if active else ()), activation(standby, policy, now)),
+            publish=(alg,) * max(0, policy.standbys - len(keys.of(alg, policy.use, Phase.PUBLISHED)) + 1),
+        )
+
+
+def _standby_due(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) -> Iterator[Transition]:
+    for alg in policy.algorithms:
+        missing = policy.standbys - len(keys.of(alg, policy.use, Phase.PUBLISHED))
+        if missing > 0:
+            yield Transition(publish=(alg,) * missing)
+
+
+def _removal_due(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) -> Iterator[Transition]:
+    for key in keys:
+        if key.use is policy.use and removable_at(key, policy) <= now:
+            yield Transition(changes=(Removed(kid=key.kid),))
+
+
+def removable_at(key: KeyRecord, policy: RotationPolicy) -> float:
+    """Return when nothing that a retiring key signed can be valid (rule 2); infinity in any other phase.
+
+    The key's own T counts, and today's lease and skew: never less than what held when it signed.
+    """
+    if key.phase is not Phase.RETIRING or key.retiring_at is None:
+        return float("inf")
+    return key.retiring_at + policy.lease_seconds + key.token_seconds + 2 * policy.skew_seconds
+
+
+def emergency(keys: KeySet, kid: str, policy: RotationPolicy, now: float, reason: str) -> Transition | None:
+    """Return tombstone, activation and new standby for a key that leaked, as one event; None if it is revoked already.
+
+    It waits for nobody. Raises KeyError for a kid that never was.
+    """
+    key = keys.get(kid)
+    if key is None:
+        raise KeyError(kid)
+    if key.phase is Phase.REVOKED:
+        return None
+    tombstone = Revoked(kid=kid, reason=reason)
+    standbys = [one for one in keys.of(key.alg, key.use, Phase.PUBLISHED) if one.kid != kid]
+    if key.phase is Phase.ACTIVE and standbys:
+        missing = max(1, policy.standbys - len(standbys) + 1)
+        return Transition(
+            changes=(tombstone, activation(standbys[0], policy, now)), publish=(key.alg,) * missing
+        )
+    if key.phase is Phase.ACTIVE:
+        return Transition(changes=(tombstone,), publish=(key.alg,) * (1 + policy.standbys), activate_new=True)
+    missing = max(0, policy.standbys - len(standbys)) if key.phase is Phase.PUBLISHED else 0
+    return Transition(changes=(tombstone,), publish=(key.alg,) * missing)
+
+
+def jwks_max_age(keys: KeySet, policy: RotationPolicy, now: float) -> int:
+    """Return the seconds that a pulled JWKS may be cached: at most C, and not past the moment when an unpublished
+    key may sign less S (rule 4); at least 0.
+    """
+    earliest = policy.publication_seconds - policy.skew_seconds
+    return max(0, int(min(policy.cache_seconds, earliest)))

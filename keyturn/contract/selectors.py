@@ -1,0 +1,199 @@
+"""What a revocation names, and whether a token is among what it names."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from keyturn.contract.errors import InvalidSelector
+
+LONGEST_VALUE = 512
+
+
+class SelectorKind(StrEnum):
+    """The member that names what is revoked; `all` is everything before a moment."""
+
+    TOKEN = "jti"
+    GRANT = "grant_id"
+    SESSION = "sid"
+    SUBJECT = "sub"
+    CLIENT = "client_id"
+    AUDIENCE = "aud"
+    ALL = "all"
+
+
+_EXACT = frozenset({SelectorKind.TOKEN, SelectorKind.GRANT, SelectorKind.SESSION})
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One revocation: a token, grant or session for good, or all grants of a party before a moment."""
+
+    iss: str
+    kind: SelectorKind
+    value: str = ""
+    before: float | None = None  # Unix seconds; only for subject, client, audience and all.
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A selector as the feed carries it, with the moment after which nothing that it names can still be valid."""
+
+    selector: Selector
+    until: float
+    reason: str = ""
+
+
+def parse_selector(members: Mapping[str, Any], *, issuer: str, now: float, skew_seconds: float) -> Selector:
+    """Read a selector as the API takes it: one naming member, `iss` and, for a cutoff, `before`.
+
+    `iss` defaults to `issuer` and `before` to `now`. Raises InvalidSelector for a member that is unknown, a name
+    that is empty or too long, two names, or a `before` later than now + skew.
+    """
+    named = [kind for kind in SelectorKind if kind is not SelectorKind.ALL and kind.value in members]
+    unknown = members.keys() - {kind.value for kind in named} - {"iss", "before"}
+    if unknown:
+        raise InvalidSelector(f"unknown member {min(unknown)!r}; a selector has one of "
+                              "jti, grant_id, sid, sub, client_id, aud or before, and iss")  # fmt: skip
+    if len(named) > 1:
+        raise InvalidSelector(f"names both {named[0].value} and {named[1].value}; send one selector for each")
+    if not named and "before" not in members:
+        raise InvalidSelector("names nothing; give jti, grant_id, sid, sub, client_id, aud or before")
+    kind = named[0] if named else SelectorKind.ALL
+    value = _name(members, kind.value) if named else ""
+    iss = _name(members, "iss") if "iss" in members else issuer
+    if kind in _EXACT:
+        if "before" in members:
+            raise InvalidSelector(f"before has no meaning beside {kind.value}, which is revoked for good")
+        return Selector(iss=iss, kind=kind, value=value)
+    before = members.get("before", now)
+    if isinstance(before, bool) or not isinstance(before, int | float) or not 0 < before < 1e11:  # noqa: PLR2004
+        raise InvalidSelector("before is a moment in Unix seconds")
+    if before > now + skew_seconds:
+        raise InvalidSelector(f"before lies {before - now:.0f} s ahead; a cutoff cannot name the future")
+    return Selector(iss=iss, kind=kind, value=value, before=float(before))
+
+
+def _name(members: Mapping[str, Any], member: str) -> str:
+    value = members[member]
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_VALUE:
+        raise InvalidSelector(f"{member} is a string of 1 to {LONGEST_VALUE} characters")
+    return value
+
+
+def hashed(key: bytes, kind: SelectorKind, iss: str, value: str) -> int:
+    """Return the keyed 64-bit hash under which replicas hold a selector; the key is the epoch's."""
+    text = f"{kind.value}\0{iss}\0{value}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big")
+
+
+class TokenNames(msgspec.Struct, frozen=True):
+    """The hashes of all selectors that could name a token, and the moment that cutoffs compare."""
+
+    exact: tuple[int, ...]
+    cutoffs: tuple[int, ...]
+    granted_at: float
+    whole_seconds: bool  # No grant_id: the moment is a whole-second `iat`, and ties count as revoked.
+
+
+def names_of(claims: Mapping[str, Any], *, key: bytes) -> TokenNames:
+    """Return what revocations could call this token by; claims that are absent or not strings name nothing."""
+    iss = str(claims.get("iss", ""))
+    exact = tuple(hashed(key, kind, iss, value) for kind in (SelectorKind.TOKEN, SelectorKind.GRANT, SelectorKind.SESSION)
+                  if isinstance(value := claims.get(kind.value), str))  # fmt: skip
+    parties = [(kind, claims.get(kind.value)) for kind in (SelectorKind.SUBJECT, SelectorKind.CLIENT)]
+    audience = claims.get("aud")
+    parties += [
+        (SelectorKind.AUDIENCE, one) for one in ([audience] if isinstance(audience, str) else audience or ())
+    ]
+    cutoffs = (hashed(key, SelectorKind.ALL, iss, ""),
+               *(hashed(key, kind, iss, value) for kind, value in parties if isinstance(value, str)))  # fmt: skip
+    grant = grant_moment(claims.get("grant_id"))
+    if grant is not None:
+        return TokenNames(exact, cutoffs, grant, whole_seconds=False)
+    issued = claims.get("iat")
+    return TokenNames(
+        exact, cutoffs, float(issued) if isinstance(issued, int | float) else 0.0, whole_seconds=True
+    )
+
+
+def grant_moment(grant_id: object) -> float | None:
+    """Return the moment of sign-in that a version 7 UUID carries (Unix seconds, milliseconds exact), or None."""
+    if not isinstance(grant_id, str):
+        return None
+    try:
+        uuid = UUID(grant_id)
+    except ValueError:
+        return None
+    return (uuid.int >> 80) / 1000 if uuid.version == 7 else None  # noqa: PLR2004 - RFC 9562, 5.7
+
+
+_BUCKET_SECONDS = 300
+
+
+class RevocationIndex:
+    """All revocations that still matter, found by hash in constant time and forgotten by expiry bucket."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._exact: set[int] = set()
+        self._cutoffs: dict[int, float] = {}
+        self._until: dict[int, float] = {}
+        self._buckets: dict[int, set[int]] = {}
+
+    def __len__(self) -> int:
+        """Count the selectors held."""
+        return len(self._until)
+
+    def add(self, entry: Entry) -> None:
+        """Hold a revocation; of two for the same name the later moments win."""
+        selector = entry.selector
+        self.add_hashed(
+            hashed(self.key, selector.kind, selector.iss, selector.value), selector.before, entry.until
+        )
+
+    def add_hashed(self, name: int, before: float | None, until: float) -> None:
+        """Hold a revocation by its hash, as a snapshot carries it."""
+        if before is None:
+            self._exact.add(name)
+        else:
+            self._cutoffs[name] = max(before, self._cutoffs.get(name, 0.0))
+        held = self._until.get(name)
+        if held is None or until > held:
+            if held is not None:
+                self._buckets[int(held // _BUCKET_SECONDS)].discard(name)
+            self._until[name] = until
+            self._buckets.setdefault(int(until // _BUCKET_SECONDS), set()).add(name)
+
+    def revokes(self, names: TokenNames) -> bool:
+        """Say whether any held selector names this token."""
+        if any(name in self._exact for name in names.exact):
+            return True
+        cutoffs, moment = self._cutoffs, names.granted_at
+        for name in names.cutoffs:
+            before = cutoffs.get(name)
+            if before is not None and (moment < before or (names.whole_seconds and moment <= before)):
+                return True
+        return False
+
+    def latest_cutoff(self, names: TokenNames) -> float:
+        """Return the latest cutoff that touches these names, 0 if none: a new grant must be stamped after it."""
+        return max((self._cutoffs.get(name, 0.0) for name in names.cutoffs), default=0.0)
+
+    def prune(self, now: float) -> int:
+        """Forget whole buckets in which nothing can still matter; return how many selectors went."""
+        gone = [bucket for bucket in self._buckets if (bucket + 1) * _BUCKET_SECONDS <= now]
+        count = 0
+        for bucket in gone:
+            for name in self._buckets.pop(bucket):
+                del self._until[name]
+                self._exact.discard(name)
+                self._cutoffs.pop(name, None)
+                count += 1
+        return count
+
+    def rows(self) -> Iterable[tuple[int, float | None, float]]:
+        """Yield (hash, before, until) of all that is held, for a snapshot."""
+        for name, until in self._until.items():
+            yield name, self._cutoffs.get(name), until

@@ -1,0 +1,147 @@
+"""The trust document: what the root vouches for, and the keys that it prepares for checking."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec import Meta
+
+from keyturn.contract.encoding import encode_json
+from keyturn.contract.envelope import StatementKey, StatementType, open_statement
+from keyturn.contract.errors import MalformedInput, TrustError, TrustExpired, UnknownKind
+from keyturn.contract.events import FORMAT
+from keyturn.contract.jwk import load_public, thumbprint
+from keyturn.contract.positions import Lane
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of the trust document."""
+
+
+class IdentityKind(StrEnum):
+    """Who an identity key belongs to."""
+
+    SERVICE = "service"
+    VERIFIER = "verifier"
+
+
+class MaySign(_Part, frozen=True, kw_only=True):
+    """A type of token that a service may have signed, and the audiences; an empty list allows none."""
+
+    typ: str
+    audiences: tuple[str, ...] = ()
+    any_audience: bool = False
+
+
+class Identity(_Part, frozen=True, kw_only=True):
+    """A service or verifier, its public key, and what it may have signed."""
+
+    kind: IdentityKind
+    jwk: dict[str, Any]
+    may_sign: tuple[MaySign, ...] = ()
+
+
+class TokenFormat(StrEnum):
+    """What kind of access token a client gets unless it asks otherwise."""
+
+    JWT = "jwt"
+    OPAQUE = "opaque"
+
+
+class Client(_Part, frozen=True, kw_only=True):
+    """An OAuth client (RFC 6749, 2). Only the hash of its secret is here: signed, but no secret."""
+
+    secret_hash: str  # base64url SHA-256 of a generated 256-bit secret; see credentials.py.
+    grant_types: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    token_format: TokenFormat | None = None
+    always_opaque: bool = False  # Admin clients: a stolen signing key cannot mint their tokens.
+    may_introspect: bool = False  # A resource server: asks about tokens for its audiences.
+
+
+class TrustDocument(_Part, frozen=True, kw_only=True):
+    """Everything that a verifier believes because the root signed it."""
+
+    format: int = FORMAT
+    version: Annotated[int, Meta(ge=1)]
+    issuer: str
+    issued_at: float
+    expires_at: float
+    dev: bool = False
+    roles: dict[str, tuple[dict[str, Any], ...]]  # Lane → public keys that may sign it.
+    lowest_epoch: dict[str, int]  # Lane → epoch below which nothing counts.
+    identities: dict[str, Identity] = {}
+    clients: dict[str, Client] = {}
+
+
+class Trust:
+    """A trust document that was checked against the pinned root, its keys ready to verify with."""
+
+    def __init__(self, document: TrustDocument, compact: bytes) -> None:
+        self.document, self.compact = document, compact
+        self._roles = {lane: _signers(document.roles.get(lane.value, ())) for lane in Lane}
+        self._identities = {name: _signers((identity.jwk,)) for name, identity in document.identities.items()}
+
+    @property
+    def version(self) -> int:
+        """Return the document's version, which never goes back."""
+        return self.document.version
+
+    def role(self, lane: Lane) -> dict[str, Ed25519PublicKey]:
+        """Return the keys that may sign a lane, by kid."""
+        return self._roles[lane]
+
+    def identity(self, name: str, kind: IdentityKind) -> dict[str, Ed25519PublicKey]:
+        """Return the key of a service or verifier, by kid; empty if the root does not know it as such."""
+        identity = self.document.identities.get(name)
+        return self._identities[name] if identity is not None and identity.kind is kind else {}
+
+    def lowest_epoch(self, lane: Lane) -> int:
+        """Return the epoch below which nothing in a lane counts any more."""
+        return self.document.lowest_epoch.get(lane.value, 1)
+
+    def check_time(self, now: float) -> None:
+        """Raise TrustExpired past the document's expiry (Unix seconds)."""
+        if now >= self.document.expires_at:
+            late = now - self.document.expires_at
+            raise TrustExpired(
+                f"the trust document expired {late:.0f} s ago; sign a new version with the root"
+            )
+
+
+def sign_trust(root: StatementKey, document: TrustDocument) -> bytes:
+    """Sign a trust document by the root."""
+    return root.sign(StatementType.TRUST, encode_json(document))
+
+
+def open_trust(compact: bytes, *, root: Mapping[str, Any], allow_dev: bool) -> Trust:
+    """Check a trust document against the pinned root's public JWK and prepare it.
+
+    Raises ForgedSignature for another root, UnknownKind for a newer format, TrustError for one that is marked
+    `dev` where that is not allowed. Expiry is the caller's question: `check_time`.
+    """
+    payload = open_statement(compact, StatementType.TRUST, _signers((dict(root),)))
+    try:
+        document = msgspec.json.decode(payload, type=TrustDocument)
+    except msgspec.DecodeError as error:
+        raise UnknownKind("a trust document that this version cannot read; upgrade it") from error
+    if document.format != FORMAT:
+        raise UnknownKind(f"trust document of format {document.format}; this version reads {FORMAT}")
+    if document.dev and not allow_dev:
+        raise TrustError(
+            "the trust document is marked dev: made by the development stack, not for production"
+        )
+    return Trust(document, compact)
+
+
+def _signers(jwks: tuple[dict[str, Any], ...]) -> dict[str, Ed25519PublicKey]:
+    signers: dict[str, Ed25519PublicKey] = {}
+    for jwk in jwks:
+        key = load_public(jwk, "EdDSA")
+        if not isinstance(key, Ed25519PublicKey):
+            raise MalformedInput("roots, roles and identities have Ed25519 keys")
+        signers[thumbprint(jwk)] = key
+    return signers
