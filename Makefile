@@ -1,7 +1,5 @@
 # Each target sets up what it needs in .venv; a second run finds it there.
 
-SHELL := /bin/sh
-PYTHON := .venv/bin/python
 NODE_TESTS := tests/interop/node
 
 # `make up PORT=9000 SIDECARS=1`, for instance; what is not given keeps the stack's own default.
@@ -14,13 +12,13 @@ help: ## Say what there is.
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 demo: .venv/installed ## Watch rotations and revocations under traffic, in a throwaway system (about 40 s).
-	@$(PYTHON) -m stack demo
+	@.venv/bin/python -m stack demo
 
 up: .venv/installed ## Run the whole system here until Ctrl-C (PORT, SIDECAR_PORT, DIR, SIDECARS).
-	@$(PYTHON) -m stack up $(UP_OPTIONS)
+	@.venv/bin/python -m stack up $(UP_OPTIONS)
 
 test: .venv/installed $(NODE_TESTS)/node_modules/.installed ## Run all tests.
-	$(PYTHON) -m pytest
+	.venv/bin/python -m pytest
 
 check: .venv/installed ## Look at format, lint, types and who imports whom.
 	.venv/bin/ruff format --check
@@ -29,7 +27,7 @@ check: .venv/installed ## Look at format, lint, types and who imports whom.
 	.venv/bin/lint-imports --no-cache
 
 bench: wrk-is-there .venv/installed ## Measure (wants wrk) and write benchmarks/results.json.
-	@$(PYTHON) -m benchmarks
+	@.venv/bin/python -m benchmarks
 
 .PHONY: wrk-is-there
 wrk-is-there:
