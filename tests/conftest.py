@@ -3,6 +3,10 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared-machine", deadline=None)  # How long one example takes says nothing there.
+settings.load_profile("shared-machine")
 
 _SKIPPED: list[str] = []
 
