@@ -19,7 +19,7 @@ def token_bytes(count: int) -> bytes:
 
 
 def uuid7(now: float) -> str:
-    """Return a version 7 UUID for the moment `now` (Unix seconds); its first 48 bits are milliseconds (RFC 9562, 5.7)."""
+    """Return a version 7 UUID for `now` (Unix seconds); its first 48 bits are milliseconds (RFC 9562, 5.7)."""
     milliseconds = int(now * 1000) & 0xFFFF_FFFF_FFFF
     noise = secrets.randbits(74)
     value = milliseconds << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
@@ -45,6 +45,4 @@ def new_key(alg: str) -> PrivateKey:
             return rsa.generate_private_key(public_exponent=_RSA_EXPONENT, key_size=RSA_BITS)
         case "EdDSA":
             return ed25519.Ed25519PrivateKey.generate()
-    raise ValueError(
-        f"no signing key can be made for algorithm {alg!r}: choose from ES256, ES384, RS256, PS256, EdDSA"
-    )
+    raise ValueError(f"no signing key can be made for algorithm {alg!r}: choose from ES256, ES384, RS256, PS256, EdDSA")

@@ -28,9 +28,7 @@ def sign_assertion(
     key: StatementKey, *, service: str, method: str, path: str, body: bytes, now: float, jti: str
 ) -> str:
     """Return the assertion for one request, valid for 30 s."""
-    assertion = Assertion(
-        service=service, method=method, path=path, body=digest(body), exp=now + LIFE_SECONDS, jti=jti
-    )
+    assertion = Assertion(service=service, method=method, path=path, body=digest(body), exp=now + LIFE_SECONDS, jti=jti)
     return key.sign(StatementType.ASSERTION, encode_json(assertion)).decode("ascii")
 
 

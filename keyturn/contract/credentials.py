@@ -1,4 +1,4 @@
-"""The form of opaque tokens and client secrets: a prefix for scanners, randomness, and a checksum against typing errors."""
+"""Opaque tokens and client secrets: a prefix for scanners, randomness, a checksum against typing errors."""
 
 import hmac
 from enum import StrEnum

@@ -78,9 +78,7 @@ def _header(compact: bytes) -> dict[str, str]:
         header = decode_object(unb64url(segment))
     except MalformedInput as error:
         raise ForgedSignature("not a compact JWS") from error
-    plain = header.keys() == {"alg", "kid", "typ"} and all(
-        isinstance(value, str) for value in header.values()
-    )
+    plain = header.keys() == {"alg", "kid", "typ"} and all(isinstance(value, str) for value in header.values())
     if not plain or header["alg"] != "EdDSA":
         raise ForgedSignature("a statement's header has exactly alg EdDSA, kid and typ")
     return header

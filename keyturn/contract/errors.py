@@ -54,9 +54,7 @@ class ReplicaExpired(TrustError):
 
     code = "replica_expired"
 
-    def __init__(
-        self, message: str = "the feed has been silent for too long", *, silence_seconds: float
-    ) -> None:
+    def __init__(self, message: str = "the feed has been silent for too long", *, silence_seconds: float) -> None:
         super().__init__(f"{message}: {silence_seconds:.1f} s")
         self.silence_seconds = silence_seconds
 

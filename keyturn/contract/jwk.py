@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat, NoEncryption
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt import PyJWK
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 from jwt.exceptions import InvalidKeyError, PyJWKError
@@ -41,8 +41,10 @@ def public_jwk(key: PublicKey) -> dict[str, str]:
     if isinstance(key, ed25519.Ed25519PublicKey):
         raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         return {"kty": "OKP", "crv": "Ed25519", "x": b64url(raw)}
-    algorithm = RSAAlgorithm if isinstance(key, rsa.RSAPublicKey) else ECAlgorithm
-    jwk = cast("dict[str, Any]", algorithm.to_jwk(key, as_dict=True))  # type: ignore[arg-type]
+    if isinstance(key, rsa.RSAPublicKey):
+        jwk = RSAAlgorithm.to_jwk(key, as_dict=True)
+    else:
+        jwk = ECAlgorithm.to_jwk(key, as_dict=True)
     return {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
 
 

@@ -36,9 +36,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     use: Use
     token_seconds: float  # T: the longest life of what it signs.
     published_at: float
-    published_place: tuple[
-        int, int
-    ]  # Epoch and sequence of its publication: what a verifier must have adopted.
+    published_place: tuple[int, int]  # Epoch and sequence of its publication: what a verifier must have adopted.
     active_at: float | None = None
     sign_until: float | None = None  # The signer refuses afterwards, and verifiers refuse a later `iat`.
     verify_until: float | None = None  # The signer refuses an `exp` beyond it.
@@ -62,7 +60,7 @@ class _Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A step in a key's life."""
 
 
-class Published(_Change, tag="published"):
+class Published(_Change, frozen=True, tag="published"):
     """A new key enters the JWKS."""
 
     kid: str
@@ -72,7 +70,7 @@ class Published(_Change, tag="published"):
     token_seconds: float
 
 
-class Activated(_Change, tag="activated"):
+class Activated(_Change, frozen=True, tag="activated"):
     """A published key begins to sign; its two limits are written here, once."""
 
     kid: str
@@ -80,26 +78,26 @@ class Activated(_Change, tag="activated"):
     verify_until: float
 
 
-class Retired(_Change, tag="retired"):
+class Retired(_Change, frozen=True, tag="retired"):
     """The active key stops signing."""
 
     kid: str
 
 
-class Removed(_Change, tag="removed"):
+class Removed(_Change, frozen=True, tag="removed"):
     """A retiring key leaves the JWKS."""
 
     kid: str
 
 
-class Revoked(_Change, tag="revoked"):
+class Revoked(_Change, frozen=True, tag="revoked"):
     """A key is rejected by name from now on."""
 
     kid: str
     reason: str = ""
 
 
-class RotationRequested(_Change, tag="rotation_requested"):
+class RotationRequested(_Change, frozen=True, tag="rotation_requested"):
     """An operator asked for the next key of an algorithm; the next activation answers it."""
 
     alg: str

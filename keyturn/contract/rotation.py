@@ -109,7 +109,7 @@ class Adoption(msgspec.Struct, frozen=True):
 class Transition(msgspec.Struct, frozen=True):
     """What is due: changes to existing keys, and for each entry of `publish` a new key of that algorithm.
 
-    With `activate_new` the first new key becomes active in the same event.
+    With `activate_new` the first new key of each algorithm becomes active in the same event.
     """
 
     changes: tuple[KeyChange, ...] = ()
@@ -131,9 +131,7 @@ def may_activate(
         return True
     if now < key.published_at + policy.publication_seconds + policy.deadline_seconds:
         return False
-    running_out = (
-        active is None or active.sign_until is None or now >= active.sign_until - policy.lease_seconds
-    )
+    running_out = active is None or active.sign_until is None or now >= active.sign_until - policy.lease_seconds
     return policy.at_deadline is AtDeadline.PROCEED or running_out
 
 
@@ -161,21 +159,18 @@ def due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float) ->
     return None
 
 
-def _first_keys(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) -> Iterator[Transition]:
-    """An issuer that never had a key of this use: nobody can hold a set that lacks this one."""
+def _first_keys(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) -> Iterator[Transition]:
+    """Begin the keys of a use that never had one: nobody can hold a set that lacks them."""
     if not any(key.use is policy.use for key in keys):
-        yield Transition(publish=(policy.algorithms[0],) * 2, activate_new=True)
+        new = tuple(alg for alg in policy.algorithms for _ in range(1 + policy.standbys))
+        yield Transition(publish=new, activate_new=True)
 
 
-def _activation_due(
-    keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float
-) -> Iterator[Transition]:
+def _activation_due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float) -> Iterator[Transition]:
     for alg in policy.algorithms:
         active = keys.active(alg, policy.use)
         asked = keys.requested(alg, policy.use) is not None
-        period_over = (
-            active is None or active.active_at is None or now >= active.active_at + policy.active_seconds
-        )
+        period_over = active is None or active.active_at is None or now >= active.active_at + policy.active_seconds
         if not asked and not period_over:
             continue
         standby = next(iter(keys.of(alg, policy.use, Phase.PUBLISHED)), None)
@@ -187,7 +182,7 @@ def _activation_due(
         )
 
 
-def _standby_due(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) -> Iterator[Transition]:
+def _standby_due(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) -> Iterator[Transition]:
     for alg in policy.algorithms:
         missing = policy.standbys - len(keys.of(alg, policy.use, Phase.PUBLISHED))
         if missing > 0:
@@ -224,18 +219,17 @@ def emergency(keys: KeySet, kid: str, policy: RotationPolicy, now: float, reason
     standbys = [one for one in keys.of(key.alg, key.use, Phase.PUBLISHED) if one.kid != kid]
     if key.phase is Phase.ACTIVE and standbys:
         missing = max(1, policy.standbys - len(standbys) + 1)
-        return Transition(
-            changes=(tombstone, activation(standbys[0], policy, now)), publish=(key.alg,) * missing
-        )
+        return Transition(changes=(tombstone, activation(standbys[0], policy, now)), publish=(key.alg,) * missing)
     if key.phase is Phase.ACTIVE:
         return Transition(changes=(tombstone,), publish=(key.alg,) * (1 + policy.standbys), activate_new=True)
     missing = max(0, policy.standbys - len(standbys)) if key.phase is Phase.PUBLISHED else 0
     return Transition(changes=(tombstone,), publish=(key.alg,) * missing)
 
 
-def jwks_max_age(keys: KeySet, policy: RotationPolicy, now: float) -> int:
-    """Return the seconds that a pulled JWKS may be cached: at most C, and not past the moment when an unpublished
-    key may sign less S (rule 4); at least 0.
+def jwks_max_age(policy: RotationPolicy) -> int:
+    """Return the whole seconds that a pulled JWKS may be cached (rule 4).
+
+    At most C, and never past the earliest moment at which a key that is not published yet could sign, less S.
     """
     earliest = policy.publication_seconds - policy.skew_seconds
     return max(0, int(min(policy.cache_seconds, earliest)))

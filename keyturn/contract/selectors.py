@@ -16,7 +16,7 @@ LONGEST_VALUE = 512
 class SelectorKind(StrEnum):
     """The member that names what is revoked; `all` is everything before a moment."""
 
-    TOKEN = "jti"
+    JTI = "jti"
     GRANT = "grant_id"
     SESSION = "sid"
     SUBJECT = "sub"
@@ -25,7 +25,7 @@ class SelectorKind(StrEnum):
     ALL = "all"
 
 
-_EXACT = frozenset({SelectorKind.TOKEN, SelectorKind.GRANT, SelectorKind.SESSION})
+_EXACT = frozenset({SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION})
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -100,22 +100,18 @@ class TokenNames(msgspec.Struct, frozen=True):
 def names_of(claims: Mapping[str, Any], *, key: bytes) -> TokenNames:
     """Return what revocations could call this token by; claims that are absent or not strings name nothing."""
     iss = str(claims.get("iss", ""))
-    exact = tuple(hashed(key, kind, iss, value) for kind in (SelectorKind.TOKEN, SelectorKind.GRANT, SelectorKind.SESSION)
+    exact = tuple(hashed(key, kind, iss, value) for kind in (SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION)
                   if isinstance(value := claims.get(kind.value), str))  # fmt: skip
     parties = [(kind, claims.get(kind.value)) for kind in (SelectorKind.SUBJECT, SelectorKind.CLIENT)]
     audience = claims.get("aud")
-    parties += [
-        (SelectorKind.AUDIENCE, one) for one in ([audience] if isinstance(audience, str) else audience or ())
-    ]
+    parties += [(SelectorKind.AUDIENCE, one) for one in ([audience] if isinstance(audience, str) else audience or ())]
     cutoffs = (hashed(key, SelectorKind.ALL, iss, ""),
                *(hashed(key, kind, iss, value) for kind, value in parties if isinstance(value, str)))  # fmt: skip
     grant = grant_moment(claims.get("grant_id"))
     if grant is not None:
         return TokenNames(exact, cutoffs, grant, whole_seconds=False)
     issued = claims.get("iat")
-    return TokenNames(
-        exact, cutoffs, float(issued) if isinstance(issued, int | float) else 0.0, whole_seconds=True
-    )
+    return TokenNames(exact, cutoffs, float(issued) if isinstance(issued, int | float) else 0.0, whole_seconds=True)
 
 
 def grant_moment(grant_id: object) -> float | None:
@@ -149,9 +145,7 @@ class RevocationIndex:
     def add(self, entry: Entry) -> None:
         """Hold a revocation; of two for the same name the later moments win."""
         selector = entry.selector
-        self.add_hashed(
-            hashed(self.key, selector.kind, selector.iss, selector.value), selector.before, entry.until
-        )
+        self.add_hashed(hashed(self.key, selector.kind, selector.iss, selector.value), selector.before, entry.until)
 
     def add_hashed(self, name: int, before: float | None, until: float) -> None:
         """Hold a revocation by its hash, as a snapshot carries it."""

@@ -1,4 +1,4 @@
-"""What a JWT must look like before anything in it is believed: form, header and claims (RFC 7519, RFC 8725, RFC 9068)."""
+"""What a JWT must look like before anything in it is believed (RFC 7519, RFC 8725, RFC 9068)."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -31,9 +31,7 @@ class Token(NamedTuple):
     signature: bytes
 
 
-_headers: dict[
-    bytes, Header
-] = {}  # Pure results by input, bounded below: every token of a key shares its header.
+_headers: dict[bytes, Header] = {}  # Pure results by input, bounded below: every token of a key shares its header.
 
 
 def parse_token(token: bytes) -> Token:

@@ -107,9 +107,13 @@ class Trust:
         """Raise TrustExpired past the document's expiry (Unix seconds)."""
         if now >= self.document.expires_at:
             late = now - self.document.expires_at
-            raise TrustExpired(
-                f"the trust document expired {late:.0f} s ago; sign a new version with the root"
-            )
+            raise TrustExpired(f"the trust document expired {late:.0f} s ago; sign a new version with the root")
+
+
+def trust_nobody(issuer: str) -> Trust:
+    """Return what a process trusts before it has seen a signed document: no role, no identity, expired."""
+    document = TrustDocument(version=0, issuer=issuer, issued_at=0, expires_at=0, roles={}, lowest_epoch={})
+    return Trust(document, b"")
 
 
 def sign_trust(root: StatementKey, document: TrustDocument) -> bytes:
@@ -131,9 +135,7 @@ def open_trust(compact: bytes, *, root: Mapping[str, Any], allow_dev: bool) -> T
     if document.format != FORMAT:
         raise UnknownKind(f"trust document of format {document.format}; this version reads {FORMAT}")
     if document.dev and not allow_dev:
-        raise TrustError(
-            "the trust document is marked dev: made by the development stack, not for production"
-        )
+        raise TrustError("the trust document is marked dev: made by the development stack, not for production")
     return Trust(document, compact)
 
 

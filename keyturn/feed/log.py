@@ -1,0 +1,130 @@
+"""The feed as its users see it: an append-only chain for each lane, a doorbell, snapshots and presence."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
+from keyturn.contract.positions import Lane, Position
+
+BATCH = 256  # Events in one read of a stream.
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The subscription stands, anew or again: whatever was published before may have been missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """The doorbell rang: the event itself, or a head; nothing in it is verified."""
+
+    lane: Lane
+    statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The newest place of a lane as the store tells it, and the statement (event or head) that vouches for it."""
+
+    position: str
+    statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What an append writes and erases in the same step: sealed private keys by kid."""
+
+    sealed: Mapping[str, bytes]
+    erased: Sequence[str] = ()
+
+
+NOTHING_BESIDE = Beside(sealed={})
+
+
+class Doorbell(Protocol):
+    """A standing subscription; one reader."""
+
+    async def next(self, within_seconds: float) -> Listening | Rung | None:
+        """Wait for the next word, None after that long. Raises FeedUnavailable when the subscription is lost."""
+        ...
+
+
+class Feed(Protocol):
+    """What Redis and memory both do; each method raises FeedUnavailable when the store cannot say."""
+
+    async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
+        """Add an event if the lane stands exactly at `after`, then ring the doorbell, all in one step.
+
+        Raises PositionTaken if it stands elsewhere.
+        """
+        ...
+
+    async def beat(self, head: SignedHead) -> bool:
+        """Store and ring a head if the lane stands at its position and the stored statement is older."""
+        ...
+
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
+        """Begin an epoch if the lane stands at `after` (None: if nothing is there); say whether that was so."""
+        ...
+
+    async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
+        """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
+        ...
+
+    async def top(self, lane: Lane) -> Top | None:
+        """Return the newest place, None for a lane that never began."""
+        ...
+
+    async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
+        """Return up to 256 events of an epoch after a sequence, in order."""
+        ...
+
+    async def snapshot(self, lane: Lane) -> bytes | None:
+        """Return the newest stored snapshot."""
+        ...
+
+    async def trust(self) -> bytes | None:
+        """Return the stored trust document."""
+        ...
+
+    async def keep_trust(self, compact: bytes) -> None:
+        """Store a trust document."""
+        ...
+
+    async def sealed_keys(self) -> dict[str, bytes]:
+        """Return the sealed private keys by kid."""
+        ...
+
+    def listen(self) -> AbstractAsyncContextManager[Doorbell]:
+        """Subscribe to both lanes."""
+        ...
+
+
+class PresenceBoard(Protocol):
+    """Where verifiers leave their signed reports."""
+
+    async def report(self, verifier: str, report: bytes, *, ttl_seconds: float) -> None:
+        """Replace this verifier's report and tell those who watch."""
+        ...
+
+    async def reports(self) -> dict[str, bytes]:
+        """Return all reports that have not run out, by verifier."""
+        ...
+
+    async def server_run(self) -> str:
+        """Name the store's present run; another name means that it restarted or failed over."""
+        ...
+
+    def watch(self) -> AbstractAsyncContextManager["PresenceBell"]:
+        """Subscribe to reports as they are made."""
+        ...
+
+
+class PresenceBell(Protocol):
+    """A standing subscription to reports; one reader."""
+
+    async def next(self, within_seconds: float) -> tuple[str, bytes] | Listening | None:
+        """Wait for the next (verifier, report), None after that long. Raises FeedUnavailable when lost."""
+        ...

@@ -1,0 +1,199 @@
+"""The feed in one process's memory: for unit tests and simulations, with the same promises as on Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from keyturn.contract.errors import FeedUnavailable, PositionTaken
+from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
+from keyturn.contract.positions import Lane, Position
+from keyturn.feed.log import BATCH, NOTHING_BESIDE, Beside, Listening, Rung, Top
+
+_QUEUE = 1024  # Unread words of one subscriber; one more and it is cut off, as a real server does.
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class _Chain:
+    position: str
+    statement: bytes
+    at: float
+    snapshot: SignedSnapshot
+    events: dict[int, list[bytes]] = field(default_factory=dict)
+
+
+class _Subscription(Generic[_T]):
+    """A bounded queue that a subscriber reads."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[_T | Listening] = asyncio.Queue(_QUEUE)
+        self._queue.put_nowait(Listening())
+        self._lost = False
+
+    def put(self, word: _T) -> None:
+        try:
+            self._queue.put_nowait(word)
+        except asyncio.QueueFull:
+            self.lose()
+
+    def lose(self) -> None:
+        self._lost = True
+
+    async def next(self, within_seconds: float) -> _T | Listening | None:
+        if self._lost:
+            raise FeedUnavailable("the subscription was cut off")
+        try:
+            return await asyncio.wait_for(self._queue.get(), within_seconds)
+        except TimeoutError:
+            return None
+
+
+class MemoryFeed:
+    """Both lanes and the presence board in dictionaries; `reachable = False` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+        self.run = "run-1"
+        self._chains: dict[Lane, _Chain] = {}
+        self._trust: bytes | None = None
+        self._sealed: dict[str, bytes] = {}
+        self._reports: dict[str, bytes] = {}
+        self._bells: set[_Subscription[Rung]] = set()
+        self._watchers: set[_Subscription[tuple[str, bytes]]] = set()
+
+    async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
+        """Add an event if the lane stands exactly at `after`."""
+        self._reach()
+        lane = event.event.lane
+        chain = self._chains.get(lane)
+        if chain is None or chain.position != str(after):
+            raise PositionTaken(f"lane {lane} does not stand at {after.epoch}:{after.sequence}")
+        chain.events.setdefault(event.event.epoch, []).append(event.compact)
+        chain.position, chain.statement, chain.at = str(event.position), event.compact, event.event.at
+        self._sealed.update(beside.sealed)
+        for kid in beside.erased:
+            self._sealed.pop(kid, None)
+        self._ring(Rung(lane, event.compact))
+
+    async def beat(self, head: SignedHead) -> bool:
+        """Store and ring a head if the lane stands at its position and the stored statement is older."""
+        self._reach()
+        chain = self._chains.get(head.head.lane)
+        if chain is None or chain.position != str(head.position) or chain.at >= head.head.at:
+            return False
+        chain.statement, chain.at = head.compact, head.head.at
+        self._ring(Rung(head.head.lane, head.compact))
+        return True
+
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
+        """Begin an epoch if the lane stands at `after`."""
+        self._reach()
+        lane = snapshot.snapshot.lane
+        chain = self._chains.get(lane)
+        if (None if chain is None else chain.position) != (None if after is None else str(after)):
+            return False
+        events = {} if chain is None else chain.events
+        at = snapshot.snapshot.at
+        self._chains[lane] = _Chain(str(snapshot.position), snapshot.compact, at, snapshot, events)
+        self._ring(Rung(lane, snapshot.compact))
+        return True
+
+    async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
+        """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
+        self._reach()
+        chain = self._chains.get(snapshot.snapshot.lane)
+        if chain is None or chain.snapshot.position.place >= snapshot.position.place:
+            return False
+        if chain.snapshot.position.epoch != snapshot.position.epoch:
+            return False
+        chain.snapshot = snapshot
+        return True
+
+    async def top(self, lane: Lane) -> Top | None:
+        """Return the newest place."""
+        self._reach()
+        chain = self._chains.get(lane)
+        return None if chain is None else Top(chain.position, chain.statement)
+
+    async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
+        """Return up to 256 events of an epoch after a sequence."""
+        self._reach()
+        chain = self._chains.get(lane)
+        return [] if chain is None else chain.events.get(epoch, [])[after : after + BATCH]
+
+    async def snapshot(self, lane: Lane) -> bytes | None:
+        """Return the newest stored snapshot."""
+        self._reach()
+        chain = self._chains.get(lane)
+        return None if chain is None else chain.snapshot.compact
+
+    async def trust(self) -> bytes | None:
+        """Return the stored trust document."""
+        self._reach()
+        return self._trust
+
+    async def keep_trust(self, compact: bytes) -> None:
+        """Store a trust document."""
+        self._reach()
+        self._trust = compact
+
+    async def sealed_keys(self) -> dict[str, bytes]:
+        """Return the sealed private keys by kid."""
+        self._reach()
+        return dict(self._sealed)
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[_Subscription[Rung]]:
+        """Subscribe to both lanes."""
+        self._reach()
+        bell: _Subscription[Rung] = _Subscription()
+        self._bells.add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells.discard(bell)
+
+    async def report(self, verifier: str, report: bytes, *, ttl_seconds: float) -> None:  # noqa: ARG002
+        """Replace this verifier's report; memory keeps it for good, so the time to live is not looked at."""
+        self._reach()
+        self._reports[verifier] = report
+        for watcher in self._watchers:
+            watcher.put((verifier, report))
+
+    async def reports(self) -> dict[str, bytes]:
+        """Return all reports by verifier."""
+        self._reach()
+        return dict(self._reports)
+
+    async def server_run(self) -> str:
+        """Name the store's present run."""
+        self._reach()
+        return self.run
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[_Subscription[tuple[str, bytes]]]:
+        """Subscribe to reports as they are made."""
+        self._reach()
+        watcher: _Subscription[tuple[str, bytes]] = _Subscription()
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def cut(self) -> None:
+        """Lose every subscription, as a restarted server does."""
+        for bell in self._bells:
+            bell.lose()
+        for watcher in self._watchers:
+            watcher.lose()
+
+    def _ring(self, word: Rung) -> None:
+        for bell in self._bells:
+            bell.put(word)
+
+    def _reach(self) -> None:
+        if not self.reachable:
+            raise FeedUnavailable("the store cannot be reached")

@@ -1,0 +1,160 @@
+"""Who is live and what they have adopted, told from signed reports alone."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keyturn.clock import Clock
+from keyturn.contract.errors import FeedUnavailable, TrustError
+from keyturn.contract.positions import Lane
+from keyturn.contract.reports import Report, open_report
+from keyturn.contract.rotation import Adoption
+from keyturn.contract.trust import IdentityKind, Trust
+from keyturn.feed.log import Listening, PresenceBoard
+
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The newest report of a verifier, and when it reached us (boot-time seconds)."""
+
+    report: Report
+    boottime: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adopters:
+    """Which live verifiers hold a place and when the last of them said so; which do not."""
+
+    adopted: tuple[str, ...]
+    laggards: tuple[str, ...]
+    slowest_boottime: float | None  # When the last adopter's word reached us.
+
+
+class PresenceWatch:
+    """Keeps the newest valid report of every verifier that the root knows.
+
+    `live_seconds` is E + S: a verifier that said no goodbye counts for so long after its last report. The set
+    counts as complete once it was watched that long on one server run; with `durable` (one server that loses no
+    acknowledged write and never fails over) it is complete as soon as it was read.
+    """
+
+    def __init__(
+        self,
+        board: PresenceBoard,
+        trust: Callable[[], Trust],
+        clock: Clock,
+        *,
+        live_seconds: float,
+        durable: bool = False,
+    ) -> None:
+        self._board, self._trust, self._clock = board, trust, clock
+        self._live_seconds, self._durable = live_seconds, durable
+        self._seen: dict[str, Seen] = {}
+        self._run: str | None = None
+        self._watching_since: float | None = None
+        self._changed = asyncio.Condition()
+        self._moments: dict[tuple[str, Lane], list[tuple[tuple[int, int], float]]] = {}
+
+    async def run(self) -> None:
+        """Watch until cancelled; survives the loss of the store."""
+        while True:
+            try:
+                async with self._board.watch() as bell:
+                    while True:
+                        match await bell.next(_POLL_SECONDS):
+                            case (verifier, report):
+                                self._take(verifier, report)
+                            case Listening() | None:
+                                await self._read_all()
+                        async with self._changed:
+                            self._changed.notify_all()
+            except FeedUnavailable:
+                await self._clock.sleep(_POLL_SECONDS / 4)
+
+    def adoption(self) -> Adoption:
+        """Return what live verifiers have adopted of the keys lane."""
+        live = {name: seen.report.keys for name, seen in self._live().items()}
+        return Adoption(live, complete=self.complete)
+
+    @property
+    def complete(self) -> bool:
+        """Say whether no live verifier can be missing from the set."""
+        since = self._watching_since
+        if since is None:
+            return False
+        return self._durable or self._clock.boottime() - since >= self._live_seconds
+
+    def adopters(self, lane: Lane, place: tuple[int, int]) -> Adopters:
+        """Sort the live verifiers into those that hold a place of a lane and those that lag."""
+        adopted, laggards, slowest = [], [], None
+        for name, seen in sorted(self._live().items()):
+            if _place(seen.report, lane) >= place:
+                adopted.append(name)
+                moment = self._first_at(name, lane, place, seen)
+                slowest = moment if slowest is None else max(slowest, moment)
+            else:
+                laggards.append(name)
+        return Adopters(tuple(adopted), tuple(laggards), slowest)
+
+    async def adopted(self, lane: Lane, place: tuple[int, int], *, within_seconds: float) -> Adopters:
+        """Wait until every live verifier holds a place, or until the time is up; return who does."""
+        try:
+            async with asyncio.timeout(within_seconds), self._changed:
+                await self._changed.wait_for(lambda: not self.adopters(lane, place).laggards)
+        except TimeoutError:
+            pass  # The laggards are in the answer.
+        return self.adopters(lane, place)
+
+    async def change(self, *, within_seconds: float) -> None:
+        """Wait for the next report, or until the time is up."""
+        try:
+            async with asyncio.timeout(within_seconds), self._changed:
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def all(self) -> list[Seen]:
+        """Return every live verifier's newest report, by name."""
+        return [seen for _, seen in sorted(self._live().items())]
+
+    async def _read_all(self) -> None:
+        run = await self._board.server_run()
+        reports = await self._board.reports()
+        if self._watching_since is None or (run != self._run and not self._durable):
+            self._watching_since = self._clock.boottime()
+        self._run = run
+        for verifier, report in reports.items():
+            self._take(verifier, report)
+
+    def _take(self, verifier: str, compact: bytes) -> None:
+        held = self._seen.get(verifier)
+        try:
+            report = open_report(compact, verifier, self._trust().identity(verifier, IdentityKind.VERIFIER))
+        except TrustError:
+            return  # Not a verifier that the root knows, or not its word.
+        if held is not None and report.order <= held.report.order:
+            return
+        now = self._clock.boottime()
+        if self._clock.now() - report.at >= self._live_seconds:
+            return  # A replay from long ago, or a verifier that has been dead for longer than it could serve.
+        self._seen[verifier] = Seen(report, now)
+        for lane in Lane:
+            moments = self._moments.setdefault((verifier, lane), [])
+            place = _place(report, lane)
+            if not moments or place > moments[-1][0]:
+                moments.append((place, now))
+                del moments[:-256]
+
+    def _first_at(self, name: str, lane: Lane, place: tuple[int, int], seen: Seen) -> float:
+        moments = self._moments.get((name, lane), [])
+        return next((moment for held, moment in moments if held >= place), seen.boottime)
+
+    def _live(self) -> dict[str, Seen]:
+        horizon = self._clock.boottime() - self._live_seconds
+        return {name: seen for name, seen in self._seen.items() if not seen.report.goodbye and seen.boottime > horizon}
+
+
+def _place(report: Report, lane: Lane) -> tuple[int, int]:
+    return report.keys if lane is Lane.KEYS else report.revocations

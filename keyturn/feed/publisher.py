@@ -1,0 +1,132 @@
+"""Signs and appends events to one lane, beats its heart, and keeps its snapshot."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from keyturn import entropy
+from keyturn.clock import Clock
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken
+from keyturn.contract.events import (
+    HEADS,
+    KeysEvent,
+    KeysSnapshot,
+    RevocationsEvent,
+    RevocationsSnapshot,
+    SignedEvent,
+    Snapshot,
+    open_snapshot,
+    sign_event,
+    sign_head,
+    sign_snapshot,
+)
+from keyturn.contract.keys import KeyChange, KeySet
+from keyturn.contract.positions import Lane, Position
+from keyturn.contract.selectors import Entry, RevocationIndex
+from keyturn.contract.trust import Trust
+from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
+
+HEARTBEAT_SECONDS = 1.0
+SNAPSHOT_EVERY_EVENTS = 512
+
+
+class PublishedState(Protocol):
+    """What a publisher needs of its own verified replica."""
+
+    trust: Trust
+    keys: KeySet
+    indexes: tuple[RevocationIndex, ...]
+
+    def position(self, lane: Lane) -> Position | None:
+        """Return where a lane stands."""
+        ...
+
+    def apply(self, signed: SignedEvent, *, now: float, boottime: float) -> Any:
+        """Apply an event that was signed here."""
+        ...
+
+
+class Publisher:
+    """One lane's voice. It signs only for positions of its own verified replica."""
+
+    def __init__(self, lane: Lane, key: StatementKey, feed: Feed, replica: PublishedState, clock: Clock) -> None:
+        self.lane = lane
+        self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
+        self._snapshot_at = 0
+
+    async def append(
+        self,
+        content: Sequence[KeyChange] | Sequence[Entry],
+        *,
+        report: bool = False,
+        beside: Beside = NOTHING_BESIDE,
+    ) -> SignedEvent:
+        """Sign what happened as the next event and append it; it is durable, and in our replica, on return.
+
+        Raises PositionTaken if another publisher was first (catch up and decide again) and FeedUnavailable if
+        the outcome is unknown.
+        """
+        after = self._replica.position(self.lane)
+        if after is None:
+            raise FeedUnavailable(f"lane {self.lane} has not been read yet")
+        now = self._clock.now()
+        place = {
+            "epoch": after.epoch, "sequence": after.sequence + 1, "previous": after.hash, "at": now,
+            "trust": self._replica.trust.version, "id": entropy.uuid7(now), "report": report,
+        }  # fmt: skip
+        event: Any
+        if self.lane is Lane.KEYS:
+            event = KeysEvent(changes=tuple(content), **place)  # type: ignore[arg-type]
+            self._replica.keys.after(event.changes, at=now, place=(after.epoch, after.sequence + 1))
+        else:
+            event = RevocationsEvent(entries=tuple(content), **place)  # type: ignore[arg-type]
+        signed = sign_event(self._key, event)
+        await self._feed.append(signed, after=after, beside=beside)
+        self._replica.apply(signed, now=self._clock.now(), boottime=self._clock.boottime())
+        return signed
+
+    async def beat(self) -> bool:
+        """Sign the newest position again with the time; False if the store stands elsewhere or heard a later word."""
+        position = self._replica.position(self.lane)
+        if position is None:
+            return False
+        head = HEADS[self.lane](
+            epoch=position.epoch, sequence=position.sequence, hash=position.hash,
+            at=self._clock.now(), trust=self._replica.trust.version,
+        )  # fmt: skip
+        return await self._feed.beat(sign_head(self._key, head))
+
+    async def keep_snapshot(self) -> bool:
+        """Store a snapshot if enough events have come since the last."""
+        position = self._replica.position(self.lane)
+        if position is None or position.sequence - self._snapshot_at < SNAPSHOT_EVERY_EVENTS:
+            return False
+        self._snapshot_at = position.sequence
+        return await self._feed.keep_snapshot(sign_snapshot(self._key, self._state(position)))
+
+    async def run(self, catch_up: Callable[[], Any]) -> None:
+        """Beat until cancelled; where the store stands elsewhere, catch up."""
+        while True:
+            try:
+                if not await self.beat():
+                    await catch_up()
+                await self.keep_snapshot()
+            except (FeedUnavailable, PositionTaken, BrokenChain):
+                pass  # The follower notes the loss; verifiers see the silence.
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+
+    def _state(self, position: Position) -> Snapshot:
+        place: dict[str, Any] = {
+            "epoch": position.epoch, "sequence": position.sequence, "hash": position.hash,
+            "at": self._clock.now(), "trust": self._replica.trust.version,
+        }  # fmt: skip
+        if self.lane is Lane.KEYS:
+            keys = self._replica.keys
+            return KeysSnapshot(keys=tuple(keys), requests=keys.requests, **place)
+        index = self._replica.indexes[0]
+        return RevocationsSnapshot(hash_key=index.key, rows=tuple(index.rows()), **place)
+
+
+async def bootstrap(feed: Feed, genesis: bytes, trust: Trust, lane: Lane) -> bool:
+    """Begin a lane with its signed genesis if it never began; say whether it did."""
+    return await feed.open_epoch(open_snapshot(genesis, lane, trust.role(lane)), after=None)

@@ -1,0 +1,275 @@
+"""The feed on Redis or Valkey: one script for each step that must happen whole, pub/sub as the doorbell."""
+
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import NoScriptError, RedisError
+
+from keyturn.contract.errors import FeedUnavailable, PositionTaken
+from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
+from keyturn.contract.positions import Lane, Position
+from keyturn.feed.log import BATCH, NOTHING_BESIDE, Beside, Listening, Rung, Top
+
+PREFIX = "keyturn:"
+TRUST_KEY = PREFIX + "trust"
+SEALED_KEY = PREFIX + "sealed-keys"
+PRESENCE = PREFIX + "presence:"
+
+# Positions and moments are compared as strings: Lua numbers are doubles, and 2^53 + 1 equals 2^53 there.
+_APPEND = """
+if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+redis.call('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
+redis.call('HSET', KEYS[1], 'position', ARGV[4], 'statement', ARGV[3], 'at', ARGV[5])
+local erased = tonumber(ARGV[7])
+for i = 8, 7 + erased do redis.call('HDEL', KEYS[3], ARGV[i]) end
+for i = 8 + erased, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+redis.call('PUBLISH', ARGV[6], ARGV[3])
+return 1
+"""
+_BEAT = """
+local held = redis.call('HMGET', KEYS[1], 'position', 'at')
+if held[1] ~= ARGV[1] or held[2] >= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2])
+redis.call('PUBLISH', ARGV[4], ARGV[3])
+return 1
+"""
+_OPEN = """
+if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'position', ARGV[2], 'statement', ARGV[3], 'at', ARGV[4])
+redis.call('HSET', KEYS[2], 'position', ARGV[2], 'snapshot', ARGV[3])
+redis.call('PUBLISH', ARGV[5], ARGV[3])
+return 1
+"""
+_KEEP = """
+if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'position', ARGV[2], 'snapshot', ARGV[3])
+return 1
+"""
+
+
+def head_key(lane: Lane) -> str:
+    """Name the hash that holds a lane's position, its newest statement and that statement's moment."""
+    return f"{PREFIX}{lane}:head"
+
+
+def stream_key(lane: Lane, epoch: int) -> str:
+    """Name the stream of one epoch."""
+    return f"{PREFIX}{lane}:{epoch}:events"
+
+
+def snapshot_key(lane: Lane) -> str:
+    """Name the hash that holds a lane's newest snapshot and its position."""
+    return f"{PREFIX}{lane}:snapshot"
+
+
+def bell_channel(lane: Lane) -> str:
+    """Name the channel of a lane's doorbell."""
+    return f"{PREFIX}{lane}:bell"
+
+
+_LANE_OF = {bell_channel(lane).encode(): lane for lane in Lane}
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Turn what the client library or the system raises into FeedUnavailable; the outcome may be unknown."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise FeedUnavailable(f"the feed's store did not answer: {type(error).__name__}") from error
+
+
+class RedisFeed:
+    """Both lanes and the presence board on one server; `pubsub` is a client without a socket timeout."""
+
+    def __init__(self, redis: Redis, *, pubsub: Redis) -> None:
+        self._redis, self._pubsub = redis, pubsub
+        self._shas: dict[str, str] = {}
+
+    async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
+        """Add an event if the lane stands exactly at `after`; see the protocol."""
+        lane, position = event.event.lane, event.position
+        keys = [head_key(lane), stream_key(lane, position.epoch), SEALED_KEY]
+        sealed = [part for kid, box in beside.sealed.items() for part in (kid, box)]
+        done = await self._script(
+            _APPEND, keys,
+            str(after), f"{position.sequence}-0", event.compact, str(position), _moment(event.event.at),
+            bell_channel(lane), len(beside.erased), *beside.erased, *sealed,
+        )  # fmt: skip
+        if not done:
+            raise PositionTaken(f"lane {lane} does not stand at {after.epoch}:{after.sequence}")
+
+    async def beat(self, head: SignedHead) -> bool:
+        """Store and ring a head if the lane stands at its position and the stored statement is older."""
+        lane = head.head.lane
+        arguments = (str(head.position), _moment(head.head.at), head.compact, bell_channel(lane))
+        return bool(await self._script(_BEAT, [head_key(lane)], *arguments))
+
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
+        """Begin an epoch if the lane stands at `after` (None: if nothing is there)."""
+        lane, expected = snapshot.snapshot.lane, "" if after is None else str(after)
+        arguments = (expected, str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
+        keys = [head_key(lane), snapshot_key(lane)]
+        return bool(await self._script(_OPEN, keys, *arguments, bell_channel(lane)))
+
+    async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
+        """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
+        key = snapshot_key(snapshot.snapshot.lane)
+        with _reaching():
+            held = await cast("Awaitable[bytes | None]", self._redis.hget(key, "position"))
+        if held is None:
+            return False
+        epoch, sequence, _ = held.split(b":", 2)
+        if int(epoch) != snapshot.position.epoch or int(sequence) >= snapshot.position.sequence:
+            return False
+        return bool(await self._script(_KEEP, [key], held, str(snapshot.position), snapshot.compact))
+
+    async def top(self, lane: Lane) -> Top | None:
+        """Return the newest place."""
+        with _reaching():
+            position, statement = await cast(
+                "Awaitable[list[bytes | None]]", self._redis.hmget(head_key(lane), ["position", "statement"])
+            )
+        if position is None or statement is None:
+            return None
+        return Top(position.decode("ascii", "replace"), statement)
+
+    async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
+        """Return up to 256 events of an epoch after a sequence."""
+        with _reaching():
+            rows = await self._redis.xrange(stream_key(lane, epoch), min=f"({after}-0", max="+", count=BATCH)
+        return [fields.get(b"event", b"") for _, fields in rows]
+
+    async def snapshot(self, lane: Lane) -> bytes | None:
+        """Return the newest stored snapshot."""
+        with _reaching():
+            return await cast("Awaitable[bytes | None]", self._redis.hget(snapshot_key(lane), "snapshot"))
+
+    async def trust(self) -> bytes | None:
+        """Return the stored trust document."""
+        with _reaching():
+            return cast("bytes | None", await self._redis.get(TRUST_KEY))
+
+    async def keep_trust(self, compact: bytes) -> None:
+        """Store a trust document."""
+        with _reaching():
+            await self._redis.set(TRUST_KEY, compact)
+
+    async def sealed_keys(self) -> dict[str, bytes]:
+        """Return the sealed private keys by kid."""
+        with _reaching():
+            boxes = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(SEALED_KEY))
+        return {kid.decode("ascii", "replace"): box for kid, box in boxes.items()}
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator["_RedisDoorbell"]:
+        """Subscribe to both lanes."""
+        async with _subscription(self._pubsub) as pubsub:
+            with _reaching():
+                await pubsub.subscribe(*(bell_channel(lane) for lane in Lane))
+            yield _RedisDoorbell(pubsub)
+
+    async def report(self, verifier: str, report: bytes, *, ttl_seconds: float) -> None:
+        """Replace this verifier's report and tell those who watch, in one round trip."""
+        key = PRESENCE + verifier
+        with _reaching():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.set(key, report, px=int(ttl_seconds * 1000))
+            pipeline.publish(key, report)
+            await pipeline.execute()
+
+    async def reports(self) -> dict[str, bytes]:
+        """Return all reports that have not run out."""
+        with _reaching():
+            keys = [key async for key in self._redis.scan_iter(match=PRESENCE + "*", count=500)]
+            values = await self._redis.mget(keys) if keys else []
+        pairs = zip(keys, values, strict=True)
+        return {key.decode()[len(PRESENCE) :]: value for key, value in pairs if value is not None}
+
+    async def server_run(self) -> str:
+        """Name the server's present run."""
+        with _reaching():
+            facts = await self._redis.info("server")
+        return str(facts["run_id"])
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator["_RedisPresenceBell"]:
+        """Subscribe to reports as they are made."""
+        async with _subscription(self._pubsub) as pubsub:
+            with _reaching():
+                await pubsub.psubscribe(PRESENCE + "*")
+            yield _RedisPresenceBell(pubsub)
+
+    async def _script(self, script: str, keys: list[str], *arguments: str | bytes | int) -> int:
+        with _reaching():
+            if script not in self._shas:
+                self._shas[script] = cast("str", await self._redis.script_load(script))
+            try:
+                return await self._run(self._shas[script], keys, arguments)
+            except NoScriptError:  # The server lost its scripts, as a restart makes it; nothing was done.
+                self._shas[script] = cast("str", await self._redis.script_load(script))
+                return await self._run(self._shas[script], keys, arguments)
+
+    async def _run(self, sha: str, keys: list[str], arguments: tuple[Any, ...]) -> int:
+        return int(await cast("Awaitable[int]", self._redis.evalsha(sha, len(keys), *keys, *arguments)))
+
+
+@asynccontextmanager
+async def _subscription(redis: Redis) -> AsyncIterator[PubSub]:
+    """Open a connection for pub/sub; subscribe messages are kept, since each may mean that something was missed."""
+    pubsub = redis.pubsub(ignore_subscribe_messages=False)
+    try:
+        yield pubsub
+    finally:
+        # Closing the socket, not unsubscribing: a frozen server would keep us waiting.
+        connection, pubsub.connection = pubsub.connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+class _RedisDoorbell:
+    """The words of both lanes' channels."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub, self._confirmed = pubsub, 0
+
+    async def next(self, within_seconds: float) -> Listening | Rung | None:
+        """Wait for the next word; `Listening` once both channels stand."""
+        while True:
+            with _reaching():
+                message = await self._pubsub.get_message(timeout=within_seconds)
+            if message is None:
+                return None
+            if message["type"] == "message" and message["channel"] in _LANE_OF:
+                return Rung(_LANE_OF[message["channel"]], message["data"])
+            if message["type"] == "subscribe":
+                self._confirmed += 1
+                if self._confirmed >= len(_LANE_OF):
+                    return Listening()
+
+
+class _RedisPresenceBell:
+    """Reports as they are made."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+
+    async def next(self, within_seconds: float) -> tuple[str, bytes] | Listening | None:
+        """Wait for the next (verifier, report)."""
+        while True:
+            with _reaching():
+                message = await self._pubsub.get_message(timeout=within_seconds)
+            if message is None:
+                return None
+            if message["type"] == "pmessage":
+                return message["channel"].decode("utf-8", "replace")[len(PRESENCE) :], message["data"]
+            if message["type"] == "psubscribe":
+                return Listening()
+
+
+def _moment(at: float) -> str:
+    """Write a moment in microseconds at a fixed width, so that strings compare as numbers do."""
+    return f"{int(at * 1_000_000):020d}"

@@ -1,0 +1,194 @@
+"""Drives a replica: subscribe first, then read what was missed, then take each word as it comes."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keyturn import entropy
+from keyturn.clock import Clock
+from keyturn.contract.errors import (
+    BrokenChain,
+    FeedUnavailable,
+    ForgedSignature,
+    MalformedInput,
+    TrustError,
+    UnknownKind,
+)
+from keyturn.contract.positions import Lane, parse_position
+from keyturn.contract.trust import open_trust
+from keyturn.feed.log import Doorbell, Feed, Listening, Rung, Top
+from keyturn.verifier.replica import Admission, Replica
+
+SILENCE_SECONDS = 2.0  # Two heartbeats: after that the head is read.
+CATCH_UP_EVERY_SECONDS = 0.1
+TRUST_EVERY_SECONDS = 1.0
+_MOST_READS = 4096  # Reads of one catch-up; what lies beyond waits for the next.
+_BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+def unnoted(event: str, **facts: object) -> None:
+    """Note nothing: what a library does unless it is told where to."""
+
+
+class Follower:
+    """Keeps one replica current; `run` goes on until it is cancelled.
+
+    `note(event, **facts)` hears what an operator should know. `on_change` callbacks run after each step forward.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        replica: Replica,
+        clock: Clock,
+        *,
+        root: Mapping[str, Any],
+        allow_dev: bool = False,
+        note: Callable[..., None] = unnoted,
+    ) -> None:
+        self.replica = replica
+        self.on_change: list[Callable[[], None]] = []
+        self.refused = 0  # Statements that nobody with the right role made.
+        self._feed, self._clock, self._root, self._allow_dev, self._note = feed, clock, root, allow_dev, note
+        self._ready = asyncio.Event()
+        self._flight: asyncio.Task[None] | None = None
+        self._last_catch_up = self._last_trust = float("-inf")
+
+    async def run(self) -> None:
+        """Follow until cancelled, through every loss of the store."""
+        attempt = 0
+        while True:
+            try:
+                async with self._feed.listen() as bell:
+                    await self._follow(bell)
+            except FeedUnavailable as error:
+                # A connection that told us something starts the backoff anew.
+                attempt = 0 if self._clock.boottime() - self._last_catch_up < SILENCE_SECONDS else attempt + 1
+                self._note("feed_lost", reason=str(error), attempt=attempt)
+                longest = _BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)]
+                await self._clock.sleep(entropy.jitter(longest / 2, longest))
+
+    async def ready(self) -> None:
+        """Wait until both lanes have been loaded and the subscription stands."""
+        await self._ready.wait()
+
+    async def catch_up(self) -> None:
+        """Read what was missed, now: one flight for all who ask, at most one each 100 ms.
+
+        Raises FeedUnavailable if the store cannot say.
+        """
+        if self._flight is None or self._flight.done():
+            self._flight = asyncio.ensure_future(self._paced_catch_up())
+        await asyncio.shield(self._flight)
+
+    async def _paced_catch_up(self) -> None:
+        pause = self._last_catch_up + CATCH_UP_EVERY_SECONDS - self._clock.boottime()
+        if pause > 0:
+            await self._clock.sleep(pause)
+        await self._read_all()
+
+    async def _follow(self, bell: Doorbell) -> None:
+        while True:
+            word = await bell.next(SILENCE_SECONDS)
+            match word:
+                case Rung(lane, statement):
+                    await self._take(lane, statement)
+                case Listening():
+                    await self._read_all()
+                    if all(self.replica.position(lane) for lane in Lane):
+                        self._ready.set()
+                case None:
+                    before = self.replica.heard_at
+                    await self._read_all()
+                    if self.replica.heard_at > before:
+                        raise FeedUnavailable("the doorbell is deaf: the head moved and nothing rang")
+
+    async def _take(self, lane: Lane, statement: bytes) -> None:
+        if self._admit(lane, statement) is not Admission.APPLIED:
+            await self._read_lane(lane)
+        self._tell()
+
+    async def _read_all(self) -> None:
+        if self.replica.trust.version == 0:
+            await self._read_trust()
+        for lane in Lane:
+            await self._read_lane(lane)
+        self._last_catch_up = self._clock.boottime()
+        self._tell()
+
+    async def _read_lane(self, lane: Lane) -> None:
+        """Bring a lane to the store's newest place: events where they extend ours, else the snapshot."""
+        top = await self._feed.top(lane)
+        if top is None:
+            return
+        try:
+            target = parse_position(top.position.split("\n")[0])
+        except MalformedInput:
+            self._refuse(lane, "the head's position is not one")
+            return
+        for _ in range(_MOST_READS):
+            held = self.replica.position(lane)
+            if held is not None and held.place >= target.place:
+                break
+            if held is not None and held.epoch == target.epoch and await self._read_events(lane, held.sequence):
+                continue
+            if not await self._read_snapshot(lane):
+                self._note("cannot_catch_up", lane=lane, target=f"{target.epoch}:{target.sequence}")
+                break
+        await self._hear(lane, top)
+
+    async def _read_events(self, lane: Lane, after: int) -> bool:
+        """Apply the next events of the running epoch; say whether the replica moved."""
+        before = self.replica.place(lane)
+        for event in await self._feed.events(lane, epoch=before[0], after=after):
+            if self._admit(lane, event) is not Admission.APPLIED:
+                break
+        return self.replica.place(lane) > before
+
+    async def _read_snapshot(self, lane: Lane) -> bool:
+        compact = await self._feed.snapshot(lane)
+        before = self.replica.place(lane)
+        if compact is not None:
+            self._admit(lane, compact)
+        return self.replica.place(lane) > before
+
+    async def _hear(self, lane: Lane, top: Top) -> None:
+        """Take the newest statement; one that we cannot believe may be by a role that a newer document names."""
+        refused = self.refused
+        admission = self._admit(lane, top.statement)
+        due = self._clock.boottime() - self._last_trust >= TRUST_EVERY_SECONDS
+        if (admission is Admission.NEEDS_TRUST or self.refused > refused) and due and await self._read_trust():
+            self._admit(lane, top.statement)
+
+    async def _read_trust(self) -> bool:
+        self._last_trust = self._clock.boottime()
+        compact = await self._feed.trust()
+        if compact is None:
+            return False
+        try:
+            trust = open_trust(compact, root=self._root, allow_dev=self._allow_dev)
+            trust.check_time(self._clock.now())
+            adopted = self.replica.adopt_trust(trust)
+        except TrustError as error:
+            self._note("trust_refused", code=error.code, reason=str(error))
+            return False
+        if adopted:
+            self._note("trust_adopted", version=trust.version)
+        return adopted
+
+    def _admit(self, lane: Lane, statement: bytes) -> Admission:
+        try:
+            return self.replica.admit(lane, statement, now=self._clock.now(), boottime=self._clock.boottime())
+        except UnknownKind as error:
+            self._note("statement_unreadable", lane=lane, reason=str(error))
+        except (ForgedSignature, BrokenChain, TrustError) as error:
+            self._refuse(lane, str(error), code=error.code)
+        return Admission.HELD
+
+    def _refuse(self, lane: Lane, reason: str, code: str = "malformed") -> None:
+        self.refused += 1
+        self._note("statement_refused", lane=lane, code=code, reason=reason)
+
+    def _tell(self) -> None:
+        for callback in self.on_change:
+            callback()

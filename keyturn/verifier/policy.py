@@ -1,0 +1,42 @@
+"""What an API asks of a token beyond its being genuine: audience and scopes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.tokens import audiences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Policy:
+    """One named policy; an audience is always required (RFC 8725, 3.9).
+
+    Compared by identity: make each policy once and keep it, since verdicts are cached under it.
+    `scopes`: all of them must be granted. `max_staleness_seconds`: older replicas answer "unknown" for it.
+    """
+
+    audience: str
+    scopes: tuple[str, ...] = ()
+    name: str = "default"
+    max_staleness_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a policy without an audience, or with a scope that is no scope token (RFC 6749, 3.3)."""
+        if not self.audience:
+            raise ConfigurationError(
+                "a policy without an audience would accept tokens made for others",
+                setting=f"policy.{self.name}.audience", mend="name the API that the tokens are for",
+            )  # fmt: skip
+        if any(not scope or not scope.isascii() or not scope.isprintable() or " " in scope for scope in self.scopes):
+            raise ConfigurationError(
+                "a scope is one word of printable ASCII",
+                setting=f"policy.{self.name}.scopes", mend='list them, such as ["read", "write"]',
+            )  # fmt: skip
+
+    def objection(self, claims: dict[str, Any]) -> str | None:
+        """Return why these claims do not satisfy the policy: `audience`, `insufficient_scope`, or None."""
+        if self.audience not in audiences(claims):
+            return "audience"
+        if self.scopes and not set(self.scopes) <= set(claims.get("scope", "").split(" ")):
+            return "insufficient_scope"
+        return None

@@ -1,0 +1,244 @@
+"""A verifier's trusted copy of both lanes: what is signed and extends it is applied, nothing else."""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any
+
+from jwt.algorithms import Algorithm
+
+from keyturn.contract.envelope import StatementType, statement_type
+from keyturn.contract.errors import BrokenChain, MalformedInput, TrustError, UnknownKind
+from keyturn.contract.events import (
+    Event,
+    Head,
+    KeysEvent,
+    KeysSnapshot,
+    RevocationsEvent,
+    RevocationsSnapshot,
+    SignedEvent,
+    SignedSnapshot,
+    open_event,
+    open_head,
+    open_snapshot,
+)
+from keyturn.contract.jwk import ALGORITHMS, load_public
+from keyturn.contract.keys import KeyRecord, KeySet, Phase
+from keyturn.contract.positions import Lane, Position
+from keyturn.contract.selectors import RevocationIndex, TokenNames, names_of
+from keyturn.contract.trust import Trust, trust_nobody
+from keyturn.verifier.freshness import Freshness, Heard, State
+
+_NO_HASH_KEY = bytes(16)
+
+
+class Admission(Enum):
+    """What became of a statement."""
+
+    APPLIED = auto()  # It moved the replica, or confirmed its position.
+    HELD = auto()  # Known before.
+    BEHIND = auto()  # It lies beyond what we hold: read the stream.
+    NEEDS_TRUST = auto()  # It names a newer trust document: fetch that first.
+
+
+class VerificationKey:
+    """A key that tokens are checked with; a new object whenever its record changes."""
+
+    __slots__ = ("algorithm", "key", "record")
+
+    def __init__(self, record: KeyRecord) -> None:
+        self.record = record
+        self.key: Any = load_public(record.jwk, record.alg)
+        self.algorithm: Algorithm = ALGORITHMS[record.alg]
+
+
+class Replica:
+    """Both lanes as far as they are trusted; pure: time comes in with each call.
+
+    `generation` grows whenever anything in it changes, so that a cached verdict knows when to look again.
+    """
+
+    def __init__(self, *, issuer: str, freshness: Freshness) -> None:
+        self.issuer, self.freshness = issuer, freshness
+        self.trust = trust_nobody(issuer)
+        self.generation = 0
+        self.keys = KeySet()
+        self.verification: Mapping[str, VerificationKey] = {}
+        self.indexes: tuple[RevocationIndex, ...] = (RevocationIndex(_NO_HASH_KEY),)
+        self.report_asked = False  # The last event wants verifiers to report at once.
+        self._positions: dict[Lane, Position] = {}
+        self._heard = {lane: Heard() for lane in Lane}
+        self._unreadable: set[Lane] = set()
+
+    @property
+    def heard_at(self) -> float:
+        """Return the moment of the newest word of any publisher (Unix seconds)."""
+        return max(heard.at for heard in self._heard.values())
+
+    def position(self, lane: Lane) -> Position | None:
+        """Return where a lane's replica stands, None before its first snapshot."""
+        return self._positions.get(lane)
+
+    def place(self, lane: Lane) -> tuple[int, int]:
+        """Return epoch and sequence of a lane's replica, (0, 0) before its first snapshot."""
+        position = self._positions.get(lane)
+        return (0, 0) if position is None else position.place
+
+    def age(self, now: float, boottime: float) -> float:
+        """Return the age of the older lane in seconds; infinite where there is none or it cannot be read."""
+        if self._unreadable or len(self._positions) < len(self._heard):
+            return float("inf")
+        return max(heard.age(now, boottime) for heard in self._heard.values())
+
+    def state(self, now: float, boottime: float) -> State:
+        """Return what the replica may be used for now."""
+        if now >= self.trust.document.expires_at:
+            return State.EXPIRED
+        return self.freshness.state(self.age(now, boottime))
+
+    def adopt_trust(self, trust: Trust) -> bool:
+        """Replace the trust document by a newer one; say whether it was newer.
+
+        Raises TrustError for a document of another issuer.
+        """
+        if trust.document.issuer != self.issuer:
+            raise TrustError(f"the trust document is for issuer {trust.document.issuer}, not {self.issuer}")
+        if trust.version <= self.trust.version:
+            return False
+        self.trust = trust
+        for lane in Lane:
+            if self.place(lane)[0] < trust.lowest_epoch(lane):
+                self._positions.pop(lane, None)  # The root dropped that epoch: start again from a snapshot.
+        self.generation += 1
+        return True
+
+    def admit(self, lane: Lane, statement: bytes, *, now: float, boottime: float) -> Admission:
+        """Take a statement from the doorbell, the stream or the head key.
+
+        Raises ForgedSignature for what the lane's role did not sign, BrokenChain for what contradicts our chain,
+        TrustError for a head from the future, UnknownKind (and expires for good) for what cannot be read.
+        """
+        try:
+            match statement_type(statement):
+                case StatementType.EVENT:
+                    signed = open_event(statement, lane, self.trust.role(lane))
+                    return self.apply(signed, now=now, boottime=boottime)
+                case StatementType.HEAD:
+                    head = open_head(statement, lane, self.trust.role(lane))
+                    return self._confirm(head.head, head.position, now, boottime)
+                case StatementType.SNAPSHOT:
+                    return self.admit_snapshot(lane, statement, now=now, boottime=boottime)
+        except UnknownKind:
+            self._unreadable.add(lane)
+            self.generation += 1
+            raise
+        raise BrokenChain("a statement that has no place in a lane")
+
+    def apply(self, signed: SignedEvent, *, now: float, boottime: float) -> Admission:
+        """Apply an event whose signature was made or checked here, if it extends what we hold."""
+        event, lane = signed.event, signed.event.lane
+        self._not_from_the_future(event.at, now)
+        held = self._positions.get(lane)
+        if held is None or event.epoch != held.epoch or event.sequence > held.sequence + 1:
+            return Admission.HELD if held is not None and event.epoch < held.epoch else Admission.BEHIND
+        if event.sequence <= held.sequence:
+            if event.sequence == held.sequence and signed.hash != held.hash:
+                raise BrokenChain(f"two events claim place {event.epoch}:{event.sequence} of lane {lane}")
+            return Admission.HELD
+        if event.previous != held.hash:
+            raise BrokenChain(f"event {event.epoch}:{event.sequence} of lane {lane} follows another history")
+        self._take(event, signed.position.place)
+        self._positions[lane] = signed.position
+        self.report_asked = event.report
+        self.generation += 1
+        return self._note(lane, event, boottime)
+
+    def admit_snapshot(self, lane: Lane, compact: bytes, *, now: float, boottime: float) -> Admission:
+        """Start or jump forward from a signed snapshot; never back, and never to another hash of the same place.
+
+        Raises ForgedSignature, BrokenChain, TrustError and UnknownKind as `admit` does.
+        """
+        signed = open_snapshot(compact, lane, self.trust.role(lane))
+        place = signed.position.place
+        if place[0] < self.trust.lowest_epoch(lane):
+            raise TrustError(f"a snapshot of epoch {place[0]}, which the root has dropped")
+        self._not_from_the_future(signed.snapshot.at, now)
+        held = self._positions.get(lane)
+        if held is not None and place <= held.place:
+            return Admission.HELD
+        self._load(signed, now)
+        self._positions[lane] = signed.position
+        self.generation += 1
+        return self._note(lane, signed.snapshot, boottime)
+
+    def forget_expired(self, now: float) -> int:
+        """Drop revocations that nothing valid can match; return how many."""
+        return sum(index.prune(now) for index in self.indexes)
+
+    def names(self, claims: Mapping[str, Any]) -> tuple[TokenNames, ...]:
+        """Return what revocations could call a token by, for each index held."""
+        return tuple(names_of(claims, key=index.key) for index in self.indexes)
+
+    def revokes(self, names: tuple[TokenNames, ...]) -> bool:
+        """Say whether a revocation that we hold names the token; `names` must come from the present indexes."""
+        return any(index.revokes(one) for index, one in zip(self.indexes, names, strict=True))
+
+    def latest_cutoff(self, claims: Mapping[str, Any]) -> float:
+        """Return the latest cutoff that touches these claims (Unix seconds), 0 if none."""
+        return max(index.latest_cutoff(names_of(claims, key=index.key)) for index in self.indexes)
+
+    def _confirm(self, head: Head, position: Position, now: float, boottime: float) -> Admission:
+        self._not_from_the_future(head.at, now)
+        held = self._positions.get(head.lane)
+        if held is None or position.place > held.place:
+            return Admission.BEHIND
+        if position.place < held.place:
+            return Admission.HELD  # Rolled back: never counts as word of the publisher.
+        if position != held:
+            raise BrokenChain(f"head and replica of lane {head.lane} differ at {held.epoch}:{held.sequence}")
+        return self._note(head.lane, head, boottime)
+
+    def _note(self, lane: Lane, statement: Any, boottime: float) -> Admission:
+        if statement.trust > self.trust.version:
+            return Admission.NEEDS_TRUST  # Not fresh before we know what the publisher knows.
+        self._heard[lane].note(statement.at, boottime)
+        return Admission.APPLIED
+
+    def _not_from_the_future(self, at: float, now: float) -> None:
+        if at > now + self.freshness.skew_seconds:
+            raise TrustError(f"a statement signed {at - now:.1f} s ahead of this clock; compare the clocks")
+
+    def _take(self, event: Event, place: tuple[int, int]) -> None:
+        if isinstance(event, KeysEvent):
+            self._use(self.keys.after(event.changes, at=event.at, place=place))
+        elif isinstance(event, RevocationsEvent):
+            for entry in event.entries:
+                self.indexes[0].add(entry)
+
+    def _load(self, signed: SignedSnapshot, now: float) -> None:
+        snapshot = signed.snapshot
+        if isinstance(snapshot, KeysSnapshot):
+            tombstones = [key for key in self.keys if key.phase is Phase.REVOKED]
+            known = {key.kid: key for key in snapshot.keys}
+            # A higher epoch must not bring back what we know to be revoked.
+            records = {**known, **{key.kid: key for key in tombstones}}
+            self._use(KeySet(records.values(), snapshot.requests))
+        elif isinstance(snapshot, RevocationsSnapshot):
+            index = RevocationIndex(snapshot.hash_key)
+            for name, before, until in snapshot.rows:
+                index.add_hashed(name, before, until)
+            # An earlier epoch's revocations stay, under their own hash key, until they run out.
+            older = [one for one in self.indexes if one.key != index.key and one.prune(now) >= 0 and len(one)]
+            self.indexes = (index, *older)
+
+    def _use(self, keys: KeySet) -> None:
+        verification: dict[str, VerificationKey] = {}
+        for record in keys:
+            held = self.verification.get(record.kid)
+            if held is not None and held.record == record:
+                verification[record.kid] = held
+                continue
+            try:
+                verification[record.kid] = VerificationKey(record)
+            except MalformedInput as error:
+                raise UnknownKind(f"key {record.kid} cannot be used by this version") from error
+        self.keys, self.verification = keys, verification

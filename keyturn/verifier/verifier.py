@@ -1,0 +1,178 @@
+"""From a token to a verdict, in memory: strict form, signature, time, revocation, policy; and a bounded cache."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keyturn.clock import Clock
+from keyturn.contract.errors import InvalidToken, ReplicaExpired
+from keyturn.contract.keys import Phase
+from keyturn.contract.selectors import RevocationIndex, TokenNames
+from keyturn.contract.tokens import check_claims, parse_token
+from keyturn.verifier.freshness import State
+from keyturn.verifier.policy import Policy
+from keyturn.verifier.replica import Replica, VerificationKey
+from keyturn.verifier.verdict import Kind, Verdict
+
+CACHED_TOKENS = 65_536
+_VERDICTS_OF_A_TOKEN = 64
+
+_VERIFIES = frozenset({Phase.PUBLISHED, Phase.ACTIVE, Phase.RETIRING})
+
+
+class _Checked:
+    """A token whose signature held once: what must be asked again, and the verdicts that were made of it."""
+
+    __slots__ = ("claims", "expires", "fresh", "generation", "indexes", "key", "names", "stale")
+
+    def __init__(self, claims: Mapping[str, Any], key: VerificationKey, expires: float) -> None:
+        self.claims, self.key, self.expires = claims, key, expires
+        self.generation = -1
+        self.indexes: tuple[RevocationIndex, ...] = ()
+        self.names: tuple[TokenNames, ...] = ()
+        self.fresh: dict[Policy, Verdict] = {}
+        self.stale: dict[Policy, Verdict] = {}
+
+
+class CacheFigures:
+    """How the verdict cache fared, in plain counts."""
+
+    __slots__ = ("evictions", "hits", "misses", "rechecks")
+
+    def __init__(self) -> None:
+        self.hits = self.misses = self.rechecks = self.evictions = 0
+
+
+class TokenVerifier:
+    """Judges access tokens of the replica's issuer; never waits and never reads anything but memory."""
+
+    def __init__(self, replica: Replica, clock: Clock, *, cached_tokens: int = CACHED_TOKENS) -> None:
+        self.replica, self.clock = replica, clock
+        self.figures = CacheFigures()
+        self._most = cached_tokens
+        self._cache: dict[bytes, _Checked] = {}
+
+    def __len__(self) -> int:
+        """Count the tokens in the cache."""
+        return len(self._cache)
+
+    def judge(self, token: bytes, policy: Policy) -> Verdict:
+        """Return the verdict on a token under a policy; never raises for anything about the token."""
+        now, boottime = self.clock.now(), self.clock.boottime()
+        state = self.replica.state(now, boottime)
+        if state is State.EXPIRED:
+            return Verdict(Kind.UNKNOWN, "replica_expired", state)
+        strict = policy.max_staleness_seconds
+        if strict is not None and self.replica.age(now, boottime) > strict:
+            return Verdict(Kind.UNKNOWN, "replica_too_old_for_policy", state)
+        try:
+            checked = self._checked(token, now)
+        except InvalidToken as error:
+            return Verdict(Kind.INACTIVE, error.reason, state)
+        verdicts = checked.fresh if state is State.FRESH else checked.stale
+        verdict = verdicts.get(policy)
+        if verdict is None:
+            if len(verdicts) >= _VERDICTS_OF_A_TOKEN:
+                verdicts.clear()
+            objection = policy.objection(dict(checked.claims))
+            kind = Kind.ACTIVE if objection is None else Kind.INACTIVE
+            claims = checked.claims if objection is None else {}
+            verdict = verdicts[policy] = Verdict(kind, objection or "active", state, claims)
+        return verdict
+
+    def claims(self, token: bytes, policy: Policy) -> Mapping[str, Any]:
+        """Return an active token's claims; raises InvalidToken, or ReplicaExpired where nothing can be said."""
+        verdict = self.judge(token, policy)
+        if verdict.kind is Kind.ACTIVE:
+            return verdict.claims
+        if verdict.kind is Kind.UNKNOWN:
+            age = self.replica.age(self.clock.now(), self.clock.boottime())
+            raise ReplicaExpired(silence_seconds=age)
+        raise InvalidToken(verdict.reason)
+
+    def genuine(self, token: bytes, *, allow_expired: bool = False) -> Mapping[str, Any]:
+        """Return the claims of any token that we signed, whoever it is for; raises InvalidToken.
+
+        With `allow_expired` time is not looked at: a token that is not valid yet can be revoked too.
+        """
+        parsed = parse_token(token)
+        key = self._key(parsed.header.kid, parsed.header.alg)
+        if not key.algorithm.verify(parsed.signing_input, key.key, parsed.signature):
+            raise InvalidToken("signature")
+        now = self.clock.now()
+        if not allow_expired:
+            check_claims(parsed.claims, issuer=self.replica.issuer, now=now, skew_seconds=self._skew)
+        self._check_key_limits(parsed.claims, key)
+        return parsed.claims
+
+    @property
+    def _skew(self) -> float:
+        return self.replica.freshness.skew_seconds
+
+    def _checked(self, token: bytes, now: float) -> _Checked:
+        checked = self._cache.get(token)
+        figures, generation = self.figures, self.replica.generation
+        if checked is None:
+            figures.misses += 1
+            checked = self._admit(token)
+        elif checked.generation == generation and now < checked.expires:
+            figures.hits += 1
+            return checked
+        else:
+            figures.rechecks += 1
+        try:
+            self._recheck(checked, now)
+        except InvalidToken:
+            self._cache.pop(token, None)
+            raise
+        checked.generation = generation
+        return checked
+
+    def _admit(self, token: bytes) -> _Checked:
+        claims = self.genuine(token)
+        key = self.replica.verification[parse_token(token).header.kid]
+        if "cnf" in claims:
+            raise InvalidToken("bound", "a sender-constrained token does not pass as Bearer (RFC 9449, 7.2)")
+        checked = _Checked(claims, key, float(claims["exp"]) + self._skew)
+        if len(self._cache) >= self._most:
+            self.figures.evictions += 1
+            del self._cache[next(iter(self._cache))]
+        self._cache[token] = checked
+        return checked
+
+    def _recheck(self, checked: _Checked, now: float) -> None:
+        """Ask again all that may have changed since the signature was checked."""
+        if now >= checked.expires:
+            raise InvalidToken("expired")
+        record = checked.key.record
+        key = self._key(record.kid, record.alg)
+        if key is not checked.key:
+            if key.record.jwk != record.jwk:
+                raise InvalidToken("signature")
+            checked.key = key
+        self._check_key_limits(checked.claims, key)
+        if checked.indexes != self.replica.indexes:
+            checked.indexes, checked.names = self.replica.indexes, self.replica.names(checked.claims)
+        if self.replica.revokes(checked.names):
+            raise InvalidToken("revoked")
+
+    def _key(self, kid: str, alg: str) -> VerificationKey:
+        key = self.replica.verification.get(kid)
+        if key is None:
+            raise InvalidToken("unknown_kid")
+        phase = key.record.phase
+        if phase is Phase.REVOKED:
+            raise InvalidToken("key_revoked")
+        if phase not in _VERIFIES:
+            raise InvalidToken("key_removed")
+        if key.record.alg != alg or key.record.use != "access":
+            raise InvalidToken("algorithm", "not this key's algorithm or use")
+        return key
+
+    def _check_key_limits(self, claims: Mapping[str, Any], key: VerificationKey) -> None:
+        """Refuse what is dated after the key's time: sign_until + G + S (rule 2)."""
+        record = key.record
+        if record.verify_until is not None:
+            latest = record.verify_until - record.token_seconds - self._skew  # = sign_until + G + S
+            issued = claims.get("iat")
+            if not isinstance(issued, int | float) or issued > latest:
+                raise InvalidToken("key_limits", "issued after its key stopped signing")
