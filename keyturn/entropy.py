@@ -46,3 +46,8 @@ def new_key(alg: str) -> PrivateKey:
         case "EdDSA":
             return ed25519.Ed25519PrivateKey.generate()
     raise ValueError(f"no signing key can be made for algorithm {alg!r}: choose from ES256, ES384, RS256, PS256, EdDSA")
+
+
+def new_statement_key() -> ed25519.Ed25519PrivateKey:
+    """Make the private key of a root, a role or an identity."""
+    return ed25519.Ed25519PrivateKey.generate()

@@ -1,0 +1,230 @@
+"""Makes a new Keyturn: root, roles, identities, trust document, sealing keys, store users, clients and genesis."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from keyturn import entropy
+from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential, secret_hash
+from keyturn.contract.encoding import b64url
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.events import KeysSnapshot, RevocationsSnapshot, sign_snapshot
+from keyturn.contract.jwk import ed25519_private_jwk
+from keyturn.contract.positions import Lane
+from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, TokenFormat, TrustDocument, sign_trust
+
+SERVICES = ("authorization", "keyservice", "introspection", "revocation", "worker")
+TRUST_DAYS = 365
+ACCESS_TOKEN = "at+jwt"  # noqa: S105 - a typ, not a secret
+_SEALING_BYTES = 32
+_HASH_KEY_BYTES = 16
+
+# What each user of the store may do; everything else is denied.
+_READ_FEED = "%R~keyturn:keys:* %R~keyturn:revocations:* %R~keyturn:trust &keyturn:keys:bell &keyturn:revocations:bell"
+_READING = "-@all +ping +hello +auth +client|setinfo +client|setname +hget +hmget +xrange +get +subscribe +unsubscribe"
+_SCRIPTING = "+evalsha +script|load +xadd +hset +hdel +publish +info"
+_PRESENCE = "%R~keyturn:presence:* &keyturn:presence:*"
+_WATCHING = "+psubscribe +punsubscribe +mget +scan +info"
+_RECORDS = "+set +del +getdel +expire +exists +multi +exec"
+_KEYS_LANE = "~keyturn:keys:* ~keyturn:sealed-keys ~keyturn:trust ~keyturn:lease:*"
+USERS = {
+    "authorization": f"{_READ_FEED} ~keyturn:record:* ~keyturn:spent:* {_READING} {_RECORDS}",
+    "keyservice": f"{_READ_FEED} {_KEYS_LANE} {_PRESENCE} %R~keyturn:record:* ~keyturn:spent:* "
+    f"{_READING} {_SCRIPTING} {_WATCHING} {_RECORDS} +hgetall",
+    "introspection": f"{_READ_FEED} %R~keyturn:record:* {_READING}",
+    "revocation": f"{_READ_FEED} ~keyturn:revocations:* {_PRESENCE} ~keyturn:record:* "
+    f"{_READING} {_SCRIPTING} {_WATCHING} {_RECORDS}",
+    "worker": f"{_READ_FEED} {_KEYS_LANE} {_PRESENCE} ~arq:* {_READING} {_SCRIPTING} {_WATCHING} {_RECORDS} +hgetall "
+    "+zadd +zrem +zrangebyscore +zcard +zscore +zremrangebyscore +psetex +watch +unwatch +incr +pexpire +dbsize "
+    "+expire +eval",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewClient:
+    """A client to make, with the id that it gets; its secret is made here."""
+
+    client_id: str
+    grant_types: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    token_format: TokenFormat | None = None
+    always_opaque: bool = False
+    may_introspect: bool = False
+
+
+DEFAULT_AUDIENCE = "https://api.example"
+DEFAULT_CLIENTS = (
+    NewClient("client", ("client_credentials",), ("read", "write"), (DEFAULT_AUDIENCE,)),
+    NewClient("resource", audiences=(DEFAULT_AUDIENCE,), may_introspect=True),
+    NewClient("admin", ("client_credentials",), ("keyturn:admin",), ("keyturn:admin",), always_opaque=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to provision; `issuer` is the origin's URL, byte for byte as tokens will carry it."""
+
+    issuer: str
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    verifiers: tuple[str, ...] = ("sidecar-1",)
+    dev: bool = False
+    clients: tuple[NewClient, ...] = field(default=DEFAULT_CLIENTS)
+
+
+def provision(directory: Path, plan: Plan, *, now: float) -> None:
+    """Write everything that a new Keyturn needs into a directory that does not exist or is empty.
+
+    Private files get mode 0600. Raises ConfigurationError if something is there already: keys are never written over.
+    """
+    directory = directory.absolute()
+    if directory.exists() and any(entry.name != "server" for entry in directory.iterdir()):
+        raise ConfigurationError(
+            f"{directory} is not empty, and keys are never written over",
+            setting="DIR", mend="name a new directory, or move the old one away",
+        )  # fmt: skip
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = _StatementFile(directory / "root" / "private.jwk")
+    roles = {lane: _StatementFile(directory / "roles" / f"{lane}.jwk") for lane in Lane}
+    names = (*SERVICES, *plan.verifiers)
+    identities = {name: _StatementFile(directory / "identities" / f"{name}.jwk") for name in names}
+    secrets = {client.client_id: _credential(CredentialKind.CLIENT_SECRET) for client in plan.clients}
+
+    document = TrustDocument(
+        version=1,
+        issuer=plan.issuer,
+        issued_at=now,
+        expires_at=now + TRUST_DAYS * 86400,
+        dev=plan.dev,
+        roles={lane.value: (file.key.public,) for lane, file in roles.items()},
+        lowest_epoch={lane.value: 1 for lane in Lane},
+        identities={name: _identity(name, file.key, plan) for name, file in identities.items()},
+        clients={client.client_id: _client(client, secrets[client.client_id]) for client in plan.clients},
+    )
+    for file in (root, *roles.values(), *identities.values()):
+        file.write()
+    _write(directory / "root.jwk", _json(root.key.public), private=False)
+    _write(directory / "trust.jws", sign_trust(root.key, document), private=False)
+    for lane, genesis in _genesis(now):
+        signed = sign_snapshot(roles[lane].key, genesis)
+        _write(directory / "genesis" / f"{lane}.jws", signed.compact, private=False)
+    _write(directory / "kek.json", _json({"id": _sealing_id(now), "key": _random(_SEALING_BYTES)}))
+    _write(directory / "records.json", _json({"id": _sealing_id(now), "seal": _random(32), "pepper": _random(32)}))
+    for client_id, secret in secrets.items():
+        _write(directory / "clients" / f"{client_id}.secret", secret.encode("ascii"))
+    _write_users(directory / "redis", plan.verifiers)
+    _write(directory / "keyturn.toml", configuration(directory, plan).encode("utf-8"), private=False)
+
+
+def _identity(name: str, key: StatementKey, plan: Plan) -> Identity:
+    if name in plan.verifiers:
+        return Identity(kind=IdentityKind.VERIFIER, jwk=key.public)
+    may_sign = (MaySign(typ=ACCESS_TOKEN, any_audience=True),) if name == "authorization" else ()
+    return Identity(kind=IdentityKind.SERVICE, jwk=key.public, may_sign=may_sign)
+
+
+def _client(client: NewClient, secret: str) -> Client:
+    return Client(
+        secret_hash=secret_hash(secret), grant_types=client.grant_types, scopes=client.scopes,
+        audiences=client.audiences, token_format=client.token_format, always_opaque=client.always_opaque,
+        may_introspect=client.may_introspect,
+    )  # fmt: skip
+
+
+def _genesis(now: float) -> Iterator[tuple[Lane, KeysSnapshot | RevocationsSnapshot]]:
+    yield Lane.KEYS, KeysSnapshot(epoch=1, sequence=0, at=now, trust=1)
+    hash_key = entropy.token_bytes(_HASH_KEY_BYTES)
+    yield Lane.REVOCATIONS, RevocationsSnapshot(epoch=1, sequence=0, at=now, trust=1, hash_key=hash_key)
+
+
+def _write_users(directory: Path, verifiers: tuple[str, ...]) -> None:
+    """Write the ACL file and a password file for each user; the default user administers the server."""
+    lines = []
+    sidecars = {
+        name: f"{_READ_FEED} ~keyturn:presence:{name} &keyturn:presence:{name} {_READING} +set +publish"
+        for name in verifiers
+    }
+    for user, rules in {"default": "~* &* +@all", **USERS, **sidecars}.items():
+        password = _random(RANDOM_BYTES)
+        _write(directory / f"{user}.password", password.encode("ascii"))
+        lines.append(f"user {user} on #{sha256(password.encode('ascii')).hexdigest()} resetchannels {rules}")
+    _write(directory / "users.acl", ("\n".join(lines) + "\n").encode("ascii"))
+
+
+def configuration(directory: Path, plan: Plan) -> str:
+    """Return a `keyturn.toml` for all processes on one host, naming the files of `directory`."""
+    text = json.dumps  # A JSON string is a TOML basic string.
+    return f"""# Settings of every Keyturn process; KEYTURN_SECTION__NAME in the environment goes over it.
+[issuer]
+url = {text(plan.issuer)}
+
+[redis]
+url = {text(plan.redis_url)}
+credentials = {text(str(directory / "redis"))}
+
+[trust]
+root = {text(str(directory / "root.jwk"))}
+allow_dev = {str(plan.dev).lower()}
+
+[records]
+key_file = {text(str(directory / "records.json"))}
+
+[authorization]
+identity_file = {text(str(directory / "identities" / "authorization.jwk"))}
+signer = {text(f"unix:{directory / 'run' / 'keyservice.sock'}")}
+
+[keyservice]
+role_key_file = {text(str(directory / "roles" / "keys.jwk"))}
+kek_file = {text(str(directory / "kek.json"))}
+trust_document = {text(str(directory / "trust.jws"))}
+genesis_file = {text(str(directory / "genesis" / "keys.jws"))}
+signing_listen = {text(f"unix:{directory / 'run' / 'keyservice.sock'}")}
+
+[revocation]
+role_key_file = {text(str(directory / "roles" / "revocations.jwk"))}
+genesis_file = {text(str(directory / "genesis" / "revocations.jws"))}
+
+[sidecar]
+verifier = {text(plan.verifiers[0])}
+identity_file = {text(str(directory / "identities" / f"{plan.verifiers[0]}.jwk"))}
+
+[policy.default]
+audience = {text(DEFAULT_AUDIENCE)}
+"""
+
+
+class _StatementFile:
+    """A private Ed25519 key and the file that it goes to."""
+
+    def __init__(self, path: Path) -> None:
+        private = entropy.new_statement_key()
+        self.key, self._jwk, self._path = StatementKey(private), ed25519_private_jwk(private), path
+
+    def write(self) -> None:
+        _write(self._path, _json({**self._jwk, "kid": self.key.kid}))
+
+
+def _credential(kind: CredentialKind) -> str:
+    return make_credential(kind, entropy.token_bytes(RANDOM_BYTES))
+
+
+def _random(count: int) -> str:
+    return b64url(entropy.token_bytes(count))
+
+
+def _sealing_id(now: float) -> str:
+    return entropy.uuid7(now)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True).encode("ascii") + b"\n"
+
+
+def _write(path: Path, content: bytes, *, private: bool = True) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600 if private else 0o644, exist_ok=False)
+    path.write_bytes(content)
