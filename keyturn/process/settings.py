@@ -1,0 +1,275 @@
+"""One `keyturn.toml`, with `KEYTURN_SECTION__NAME` variables over it, read into typed sections."""
+
+import argparse
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from keyturn.contract.errors import ConfigurationError
+from keyturn.process.values import Secret, Unfit, fit, from_text, path_from, without_none
+
+DEFAULT_FILE = "keyturn.toml"
+LARGEST_FILE_BYTES = 1024 * 1024
+_PREFIX = "KEYTURN_"
+_LOOPBACK_NAMES = frozenset({"localhost"})
+
+
+class Section:
+    """A section of the file: subclass it as a frozen dataclass whose fields are the settings.
+
+    A field of type Secret, `password`, is set by `password_file`. `__post_init__` may refuse combinations.
+    """
+
+    SECTION: ClassVar[str]
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IssuerSettings(Section):
+    """`[issuer]`: who we are to the world."""
+
+    SECTION: ClassVar[str] = "issuer"
+    url: str
+
+    def __post_init__(self) -> None:
+        """Refuse an issuer that RFC 8414 (section 2) would not have, or that travels in the clear."""
+        mend = "write an https URL without query, fragment and trailing slash (http on loopback only)"
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigurationError("the issuer is not a URL", setting="issuer.url", mend=mend) from error
+        secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+        bare = not set(self.url) & set("?#@ ") and not self.url.endswith("/")
+        if not (host and secure and bare):
+            raise ConfigurationError(f"{self.url!r} cannot be an issuer", setting="issuer.url", mend=mend)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RedisSettings(Section):
+    """`[redis]`: the server that feed and records live on."""
+
+    SECTION: ClassVar[str] = "redis"
+    url: str
+    password: Secret | None = None
+    credentials: Path | None = None
+    """A directory: the process that is user N of the server logs in as N, with the password in `N.password`."""
+    ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no Redis URL, and a password in it."""
+        mend = "write redis://[USER@]HOST:PORT/DB, rediss://… or unix:///PATH"
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigurationError("this is not a URL", setting="redis.url", mend=mend) from error
+        if parts.password is not None:
+            raise ConfigurationError(
+                "a password does not belong in the URL",
+                setting="redis.url",
+                mend="write the password into a file, mode 600, and name it in redis.password_file",
+            )
+        over_network = parts.scheme in ("redis", "rediss") and bool(host)
+        over_socket = parts.scheme == "unix" and not host and parts.path.startswith("/")
+        if not (over_network or over_socket) or parts.query or parts.fragment:
+            raise ConfigurationError(f"{self.url!r} is not a Redis URL", setting="redis.url", mend=mend)
+
+    def login(self, user: str) -> tuple[str | None, Secret | None]:
+        """Return whom a process logs in as and its password; without `credentials`, what the URL and file say.
+
+        Raises ConfigurationError if the password of that user cannot be read.
+        """
+        if self.credentials is None:
+            return None, self.password
+        try:
+            return user, Secret.read(self.credentials / f"{user}.password")
+        except Unfit as error:
+            raise ConfigurationError(str(error), setting="redis.credentials", mend=error.mend) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrustSettings(Section):
+    """`[trust]`: what this process pins."""
+
+    SECTION: ClassVar[str] = "trust"
+    root: Path
+    """The root's public JWK."""
+    allow_dev: bool = False
+    """Whether a trust document that is marked `dev` will do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSettings(Section):
+    """`[log]`: how much, and in which form."""
+
+    SECTION: ClassVar[str] = "log"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings:
+    """What the file and the environment say; each process takes the sections that it knows."""
+
+    def __init__(self, tables: Mapping[str, Any], variables: Mapping[str, str], *, beside: Path) -> None:
+        """Hold a parsed file, whose relative paths start at `beside`, and the variables over it."""
+        self._tables, self._variables, self._beside = tables, variables, beside
+
+    @classmethod
+    def read(cls, path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the file that is named by `path`, else by KEYTURN_CONFIG, else `./keyturn.toml` if there is one.
+
+        Raises ConfigurationError.
+        """
+        variables = os.environ if environ is None else environ
+        named = path or (Path(variables["KEYTURN_CONFIG"]) if variables.get("KEYTURN_CONFIG") else None)
+        file = named or Path(DEFAULT_FILE)
+        if named is None and not file.exists():
+            return cls({}, variables, beside=Path.cwd())
+        return cls(_parse(file), variables, beside=file.absolute().parent)
+
+    def section(self, shape: type[SectionType]) -> SectionType:
+        """Return one section, with defaults for what is not set; raises ConfigurationError."""
+        table = self._table(self._tables, shape.SECTION, name=shape.SECTION)
+        return self._fill(shape, shape.SECTION, table)
+
+    def named_sections(self, shape: type[SectionType]) -> dict[str, SectionType]:
+        """Return the tables below a section by their names, such as `default` for `[policy.default]`.
+
+        A variable reaches one as KEYTURN_POLICY__DEFAULT__AUDIENCE. Raises ConfigurationError.
+        """
+        tables = self._table(self._tables, shape.SECTION, name=shape.SECTION)
+        names = {_variable_part(name): name for name in tables}
+        start = f"{_PREFIX}{_variable_part(shape.SECTION)}__"
+        for variable in self._variables:
+            part, separator, _ = variable.removeprefix(start).partition("__")
+            if variable.startswith(start) and separator:
+                names.setdefault(part, part.lower())
+        return {
+            name: self._fill(shape, f"{shape.SECTION}.{name}", self._table(tables, name, name=shape.SECTION))
+            for name in names.values()
+        }
+
+    def _table(self, tables: Mapping[str, Any], key: str, *, name: str) -> Mapping[str, Any]:
+        table = tables.get(key, {})
+        if not isinstance(table, Mapping):
+            raise ConfigurationError(f"{key} is not a section", setting=name, mend=f"write [{name}] above its settings")
+        return table
+
+    def _fill(self, shape: type[SectionType], name: str, table: Mapping[str, Any]) -> SectionType:
+        known = _known(shape)
+        variables = self._variables_of(name)
+        for setting in (*table, *variables):
+            if setting not in known:
+                raise _unknown(name, setting, known)
+        filled: dict[str, object] = {}
+        for setting, (field, annotation) in known.items():
+            where = f"{name}.{setting}"
+            try:
+                if setting in variables:
+                    raw = from_text(annotation, variables[setting])
+                    filled[field.name] = _value(annotation, raw, beside=Path.cwd())
+                elif setting in table:
+                    filled[field.name] = _value(annotation, table[setting], beside=self._beside)
+            except Unfit as error:
+                raise ConfigurationError(str(error), setting=where, mend=error.mend) from error
+            if field.name not in filled and field.default is MISSING and field.default_factory is MISSING:
+                raise ConfigurationError(
+                    f"{setting} is not set",
+                    setting=where,
+                    mend=f"set it in [{name}] of {DEFAULT_FILE}, or {_variable(name)}{setting.upper()}",
+                )
+        return shape(**filled)
+
+    def _variables_of(self, name: str) -> dict[str, str]:
+        start = _variable(name)
+        return {
+            variable.removeprefix(start).lower(): text
+            for variable, text in self._variables.items()
+            if variable.startswith(start)
+        }
+
+
+def from_arguments(program: str, *, about: str, argv: Sequence[str] | None = None) -> Settings:
+    """Read the settings of a process that is started as `python -m PROGRAM [--config FILE]`.
+
+    Raises ConfigurationError; wrong usage ends the process with status 2.
+    """
+    parser = argparse.ArgumentParser(prog=program, description=about, allow_abbrev=False)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"the settings (default: KEYTURN_CONFIG, else ./{DEFAULT_FILE})",
+    )
+    return Settings.read(parser.parse_args(argv).config)
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    mend = "name a configuration file by --config or KEYTURN_CONFIG"
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(LARGEST_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}", setting="config", mend=mend) from error
+    if len(text) > LARGEST_FILE_BYTES:
+        raise ConfigurationError(f"{file} is larger than 1 MiB", setting="config", mend=mend)
+    try:
+        return tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is not TOML: {error}", setting="config", mend="mend it there") from error
+
+
+def _known(shape: type[Section]) -> dict[str, tuple[Field[Any], Any]]:
+    """Return the settings of a section by the names that the file calls them."""
+    hints = get_type_hints(shape, include_extras=True)
+    return {
+        f"{field.name}_file" if _is_secret(hints[field.name]) else field.name: (field, hints[field.name])
+        for field in fields(shape)  # type: ignore[arg-type]  # Each Section is a dataclass.
+    }
+
+
+def _is_secret(annotation: Any) -> bool:
+    kind = without_none(annotation)
+    return (get_args(kind)[0] if get_origin(kind) is Annotated else kind) is Secret
+
+
+def _value(annotation: Any, raw: object, *, beside: Path) -> object:
+    if not _is_secret(annotation):
+        return fit(annotation, raw, beside=beside)
+    return Secret.read(path_from(raw, beside=beside))
+
+
+def _unknown(name: str, setting: str, known: Mapping[str, object]) -> ConfigurationError:
+    where = f"{name}.{setting}"
+    if f"{setting}_file" in known:
+        mend = f"write the secret into a file, mode 600, and name it in {name}.{setting}_file"
+        return ConfigurationError("a secret does not belong in the configuration", setting=where, mend=mend)
+    near = get_close_matches(setting, known, n=1)
+    mend = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
+    return ConfigurationError("there is no such setting", setting=where, mend=mend)
+
+
+def _variable_part(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + "".join(f"{_variable_part(part)}__" for part in name.split("."))
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host in _LOOPBACK_NAMES:
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
