@@ -65,6 +65,10 @@ class Feed(Protocol):
         """Store and ring a head if the lane stands at its position and the stored statement is older."""
         ...
 
+    async def confirm(self, lane: Lane, position: Position) -> bool:
+        """Make a write that only succeeds where the lane stands at that position; say whether it does."""
+        ...
+
     async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
         """Begin an epoch if the lane stands at `after` (None: if nothing is there); say whether that was so."""
         ...

@@ -87,6 +87,12 @@ class MemoryFeed:
         self._ring(Rung(head.head.lane, head.compact))
         return True
 
+    async def confirm(self, lane: Lane, position: Position) -> bool:
+        """Say whether the lane stands at that position."""
+        self._reach()
+        chain = self._chains.get(lane)
+        return chain is not None and chain.position == str(position)
+
     async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
         """Begin an epoch if the lane stands at `after`."""
         self._reach()

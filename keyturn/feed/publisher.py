@@ -53,6 +53,7 @@ class Publisher:
         self.lane = lane
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._snapshot_at = 0
+        self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
 
     async def append(
         self,
@@ -81,12 +82,14 @@ class Publisher:
         else:
             event = RevocationsEvent(entries=tuple(content), **place)  # type: ignore[arg-type]
         signed = sign_event(self._key, event)
+        asked = self._clock.boottime()
         await self._feed.append(signed, after=after, beside=beside)
+        self.confirmed_boottime = asked
         self._replica.apply(signed, now=self._clock.now(), boottime=self._clock.boottime())
         return signed
 
     async def beat(self) -> bool:
-        """Sign the newest position again with the time; False if the store stands elsewhere or heard a later word."""
+        """Sign the newest position again with the time; False if the store stands elsewhere."""
         position = self._replica.position(self.lane)
         if position is None:
             return False
@@ -94,7 +97,13 @@ class Publisher:
             epoch=position.epoch, sequence=position.sequence, hash=position.hash,
             at=self._clock.now(), trust=self._replica.trust.version,
         )  # fmt: skip
-        return await self._feed.beat(sign_head(self._key, head))
+        asked = self._clock.boottime()
+        rang = await self._feed.beat(sign_head(self._key, head))
+        # Another replica of this publisher may have beaten later; the position must hold all the same.
+        if rang or await self._feed.confirm(self.lane, position):
+            self.confirmed_boottime = asked
+            return True
+        return False
 
     async def keep_snapshot(self) -> bool:
         """Store a snapshot if enough events have come since the last."""

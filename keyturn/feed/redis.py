@@ -36,6 +36,11 @@ redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2])
 redis.call('PUBLISH', ARGV[4], ARGV[3])
 return 1
 """
+_CONFIRM = """
+if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+redis.call('HINCRBY', KEYS[1], 'confirmed', 1)
+return 1
+"""
 _OPEN = """
 if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'position', ARGV[2], 'statement', ARGV[3], 'at', ARGV[4])
@@ -107,6 +112,10 @@ class RedisFeed:
         lane = head.head.lane
         arguments = (str(head.position), _moment(head.head.at), head.compact, bell_channel(lane))
         return bool(await self._script(_BEAT, [head_key(lane)], *arguments))
+
+    async def confirm(self, lane: Lane, position: Position) -> bool:
+        """Make a write that only succeeds where the lane stands at that position."""
+        return bool(await self._script(_CONFIRM, [head_key(lane)], str(position)))
 
     async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
         """Begin an epoch if the lane stands at `after` (None: if nothing is there)."""
