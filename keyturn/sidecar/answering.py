@@ -86,6 +86,11 @@ class Answering(asyncio.Protocol):
         self._finished = False  # the last answer is written
         self._since = shared.clock.boottime()  # when the present state of affairs began
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the client leaves its answers unread."""
+        return self._blocked
+
     def pause_writing(self) -> None:
         """Stop reading from a client that leaves its answers unread."""
         self._blocked = True

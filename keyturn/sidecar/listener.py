@@ -29,6 +29,11 @@ class Listener:
         return len(self._shared.connections)
 
     @property
+    def blocked(self) -> int:
+        """How many connections stand still because their client leaves its answers unread."""
+        return sum(connection.blocked for connection in self._shared.connections)
+
+    @property
     def turned_away(self) -> int:
         """How many connections were closed because there were too many."""
         return self._shared.turned_away

@@ -15,7 +15,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _VERSIONS = frozenset({"1.1", "1.0"})
 _UNUSUAL = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
 _CHUNKING_OVERHEAD = 4  # how many times its own size a chunked body may take on the wire
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
+_UNKNOWN = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|DELETE) )[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} [^ \r\n]+ HTTP/1\.[01]\r\n")
+"""A request line that is well formed but for its method; behind another request it just counts as malformed."""
 
 _BAD = replies.problem(400, "this is not HTTP/1.1 as RFC 9112 writes it")
 _UNKNOWN_METHOD = replies.problem(405, "unknown method", [("Allow", "GET, HEAD, POST")])
@@ -172,17 +173,18 @@ class Connection(Answering):
         """Look at everything that a request may be, and hand it to the answering half."""
         if parser is DEAF:
             return
+        version = parser.get_http_version()
         request = Request(
             self._target,
             parser.get_method(),
             self._authorization,
             self._headers,
             self._body,
-            keep_alive=parser.should_keep_alive() and not self._draining,
-            refusal=self._fault(parser.get_http_version()),
+            keep_alive=version == "1.1" and parser.should_keep_alive() and not self._draining,
+            refusal=self._fault(version),
         )
-        if request.refusal is not None or parser.should_upgrade():  # Behind an upgrade stands no HTTP: never parse it.
-            request.keep_alive = False
+        if request.refusal is not None or parser.should_upgrade():
+            request.keep_alive = False  # What stands behind an upgrade is no HTTP: never parse it.
         if not request.keep_alive:
             self._parser = DEAF
         self._forget_request()
@@ -227,7 +229,7 @@ class Connection(Answering):
             self._refuse(cause.reply)
         elif isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
             self._refuse(failed(cause))
-        elif isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data):
+        elif isinstance(error, httptools.HttpParserInvalidMethodError) and _UNKNOWN.match(data):
             self._refuse(_UNKNOWN_METHOD)
         else:
             self._refuse(_BAD)
