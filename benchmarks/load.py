@@ -1,0 +1,119 @@
+"""Servers on CPU 0, wrk on CPU 1: how one figure is taken."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyturn.clock import SystemClock
+
+SERVER_CPU, LOAD_CPU = 0, 1
+CONNECTIONS = 64
+START_SECONDS = 15.0
+_HERE = Path(__file__).parent
+_RATE = re.compile(r"^Requests/sec:\s+([0-9.]+)", re.MULTILINE)
+_SPOILED = re.compile(r"^\s*(?:Non-2xx or 3xx responses|Socket errors):.*$", re.MULTILINE)
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class MeasurementSpoiledError(Exception):
+    """What was measured is not what was meant: a server did not start, or answered with errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of wrk against one server."""
+
+    rate: float
+    """Requests a second."""
+
+    cpu_share: float
+    """How much of its CPU the server used: well under 1 means that something else was the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A running server, and what to ask it."""
+
+    name: str
+    pid: int
+    url: str
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def pinned(cpu: int) -> Iterator[None]:
+    """Start processes on one CPU: they inherit it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def serving(name: str, arguments: Sequence[str], *, port: int, path: str = "/nginx/default") -> Iterator[Target]:
+    """Run a Python program that serves on `port`, pinned, until the end of the block."""
+    with pinned(SERVER_CPU):
+        process = subprocess.Popen([sys.executable, *arguments], cwd=_HERE.parent)
+    try:
+        _wait_until_it_listens(name, process, port)
+        yield Target(name, process.pid, f"http://127.0.0.1:{port}{path}")
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def reference(module: str) -> Iterator[Target]:
+    """Run one of the reference servers of this folder."""
+    port = free_port()
+    with serving(module, ["-m", f"benchmarks.{module}", str(port)], port=port) as target:
+        yield target
+
+
+def sample(target: Target, tokens: Path, *, seconds: int) -> Sample:
+    """Drive the target with wrk, each request with the next token of the file."""
+    script = str(_HERE / "tokens.lua")
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script, target.url, "--", str(tokens)]
+    clock = SystemClock()
+    began_at, cpu_before = clock.boottime(), _cpu_seconds(target.pid)
+    with pinned(LOAD_CPU):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    elapsed = clock.boottime() - began_at
+    cpu_share = (_cpu_seconds(target.pid) - cpu_before) / elapsed
+    rate, spoiled = _RATE.search(done.stdout), _SPOILED.search(done.stdout)
+    if rate is None or spoiled is not None:
+        raise MeasurementSpoiledError(f"{target.name}: {spoiled.group().strip() if spoiled else done.stderr.strip()}")
+    return Sample(float(rate.group(1)), cpu_share)
+
+
+def _wait_until_it_listens(name: str, process: subprocess.Popen[bytes], port: int) -> None:
+    clock = SystemClock()
+    deadline = clock.boottime() + START_SECONDS
+    while clock.boottime() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        with suppress(subprocess.TimeoutExpired):
+            raise MeasurementSpoiledError(f"{name} ended at once with status {process.wait(timeout=0.05)}")
+    raise MeasurementSpoiledError(f"{name} does not listen after {START_SECONDS:.0f} s")
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
