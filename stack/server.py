@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +18,10 @@ from keyturn.process.parent import tied
 from keyturn.process.redis import connect
 from keyturn.process.values import Secret
 from stack.binary import server_binary
+from stack.ports import LOOPBACK, free_port, is_taken
 
-LOOPBACK = "127.0.0.1"
 READY_WITHIN_SECONDS = 30.0
+LOCK_WITHIN_SECONDS = 0.5  # A server whose parent was killed lets go a moment later.
 STOP_WITHIN_SECONDS = 10.0
 LOOK_AGAIN_SECONDS = 0.01
 PING_SECONDS = 1.0
@@ -111,7 +111,7 @@ class EmbeddedServer:
             raise ServerFailed(f"the embedded server already runs, as process {self.pid}")
         binary = server_binary()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_lock()
+        await self._take_lock()
         try:
             await self._start_on_some_port(binary)
         except BaseException:
@@ -160,7 +160,7 @@ class EmbeddedServer:
                 return
 
     def _spawn(self, binary: Path, port: int) -> None:
-        if _is_taken(port):
+        if is_taken(port):
             raise _PortTaken(f"port {port} is taken")
         settings = self._settings(port)
         path = self.directory / _SETTINGS
@@ -240,20 +240,24 @@ class EmbeddedServer:
                 process.kill()
             await self._clock.sleep(LOOK_AGAIN_SECONDS)
 
-    def _take_lock(self) -> None:
+    async def _take_lock(self) -> None:
         if self._lock is not None:
             return
         lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = self._clock.boottime() + LOCK_WITHIN_SECONDS
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+            while not _locked(lock):
+                if self._clock.boottime() > deadline:
+                    owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+                    raise ConfigurationError(
+                        f"{self.directory} is in use by process {owner}, and two servers would lose its data",
+                        setting="dir",
+                        mend="choose another directory, or end that process",
+                    )
+                await self._clock.sleep(LOOK_AGAIN_SECONDS)
+        except BaseException:
             os.close(lock)
-            raise ConfigurationError(
-                f"{self.directory} is in use by process {owner}: two servers on one directory lose what they hold",
-                setting="dir",
-                mend="choose another directory, or end that process",
-            ) from error
+            raise
         self._lock = lock
         self._sign_lock(os.getpid())
 
@@ -268,22 +272,12 @@ class EmbeddedServer:
             self._lock = None
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As the server itself does.
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _quoted(path: Path) -> str:

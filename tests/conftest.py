@@ -8,6 +8,8 @@ from hypothesis import settings
 settings.register_profile("shared-machine", deadline=None)  # How long one example takes says nothing there.
 settings.load_profile("shared-machine")
 
+pytest_plugins = ("tests.servers",)
+
 _SKIPPED: list[str] = []
 
 
