@@ -248,18 +248,21 @@ class EmbeddedServer:
         try:
             while not _locked(lock):
                 if self._clock.boottime() > deadline:
-                    owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
-                    raise ConfigurationError(
-                        f"{self.directory} is in use by process {owner}, and two servers would lose its data",
-                        setting="dir",
-                        mend="choose another directory, or end that process",
-                    )
+                    raise self._in_use(lock)
                 await self._clock.sleep(LOOK_AGAIN_SECONDS)
         except BaseException:
             os.close(lock)
             raise
         self._lock = lock
         self._sign_lock(os.getpid())
+
+    def _in_use(self, lock: int) -> ConfigurationError:
+        owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        return ConfigurationError(
+            f"{self.directory} is in use by process {owner}, and two servers would lose its data",
+            setting="dir",
+            mend="choose another directory, or end that process",
+        )
 
     def _sign_lock(self, pid: int) -> None:
         if self._lock is not None:

@@ -18,6 +18,7 @@ BODIES = {
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """Return a suite of its own under our conftest.py, with one test that passes."""
     pytester.makeconftest(CONFTEST.read_text())
+    (pytester.mkpydir("tests") / "servers.py").touch()  # conftest.py names it; no server is wanted here.
     pytester.makepyfile(test_passes="def test_it():\n    pass\n")
     return pytester
 
