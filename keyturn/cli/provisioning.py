@@ -26,7 +26,7 @@ _HASH_KEY_BYTES = 16
 # What each user of the store may do; everything else is denied.
 _READ_FEED = "%R~keyturn:keys:* %R~keyturn:revocations:* %R~keyturn:trust &keyturn:keys:bell &keyturn:revocations:bell"
 _READING = "-@all +ping +hello +auth +client|setinfo +client|setname +hget +hmget +xrange +get +subscribe +unsubscribe"
-_SCRIPTING = "+evalsha +script|load +xadd +hset +hdel +hincrby +publish +info"
+_SCRIPTING = "+evalsha +script|load +xadd +hset +hdel +hincrby +publish +info +config|get"
 _PRESENCE = "%R~keyturn:presence:* &keyturn:presence:*"
 _WATCHING = "+psubscribe +punsubscribe +mget +scan +info"
 _RECORDS = "+set +del +getdel +expire +exists +multi +exec"

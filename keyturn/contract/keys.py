@@ -144,6 +144,10 @@ class KeySet:
         """Return the key that signs for an algorithm and use."""
         return next(iter(self.of(alg, use, Phase.ACTIVE)), None)
 
+    def standby(self, alg: str, use: Use) -> KeyRecord | None:
+        """Return the published key that signs next: the one that verifiers have held the longest."""
+        return next(iter(self.of(alg, use, Phase.PUBLISHED)), None)
+
     def requested(self, alg: str, use: Use) -> RotationRequest | None:
         """Return the open request for an algorithm and use."""
         return next((request for request in self.requests if (request.alg, request.use) == (alg, use)), None)

@@ -116,6 +116,17 @@ class Transition(msgspec.Struct, frozen=True):
     publish: tuple[str, ...] = ()
     activate_new: bool = False
 
+    def activates(self, keys: KeySet, alg: str) -> bool:
+        """Say whether this lets another key of an algorithm sign."""
+        if self.activate_new and alg in self.publish:
+            return True
+        activated = [keys.get(change.kid) for change in self.changes if isinstance(change, Activated)]
+        return any(key is not None and key.alg == alg for key in activated)
+
+    def ends(self) -> list[str]:
+        """Return the kids that never sign again after this: their private halves are erased with it."""
+        return [change.kid for change in self.changes if isinstance(change, Retired | Removed | Revoked)]
+
 
 def may_activate(
     key: KeyRecord, active: KeyRecord | None, policy: RotationPolicy, adoption: Adoption, now: float
@@ -173,7 +184,7 @@ def _activation_due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, no
         period_over = active is None or active.active_at is None or now >= active.active_at + policy.active_seconds
         if not asked and not period_over:
             continue
-        standby = next(iter(keys.of(alg, policy.use, Phase.PUBLISHED)), None)
+        standby = keys.standby(alg, policy.use)
         if standby is None or not may_activate(standby, active, policy, adoption, now):
             continue
         yield Transition(

@@ -63,6 +63,9 @@ class RedisSettings(Section):
     credentials: Path | None = None
     """A directory: the process that is user N of the server logs in as N, with the password in `N.password`."""
     ca_file: Path | None = None
+    durable: bool = False
+    """This is one server that loses no acknowledged write and never fails over, so that what verifiers reported to it
+    outlives its restarts. Set it only where that is so (`appendonly yes`, `appendfsync always`, no replicas)."""
 
     def __post_init__(self) -> None:
         """Refuse what is no Redis URL, and a password in it."""

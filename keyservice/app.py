@@ -1,0 +1,120 @@
+"""The key service as a whole: routes, signing listener, heartbeat, and the care of what is due."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from aiohttp import web
+
+from keyservice.parts import RotationParts
+from keyservice.routes import KeyRoutes
+from keyservice.settings import KeyserviceSettings
+from keyservice.signer import Signer
+from keyservice.signing import SigningEndpoint
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError
+from keyturn.contract.positions import Lane
+from keyturn.contract.trust import Trust, open_trust
+from keyturn.feed.publisher import bootstrap
+from keyturn.process.settings import Settings, TrustSettings
+from serving.application import make_application
+from serving.listening import listening
+from serving.parts import Parts, read_root
+from serving.records import RecordStore
+from serving.settings import record_keys
+
+KEYS_UNREADABLE = "sealed_keys_unreadable"
+_TEND_SECONDS = 1.0
+
+
+class KeyService:
+    """Publishes the key set, signs for the others, and carries out orders; the worker sees to the schedule."""
+
+    name = "keyservice"
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._own, self._parts = settings.section(KeyserviceSettings), parts
+        self._trust_settings = settings.section(TrustSettings)
+        self._rotation = RotationParts.make(settings, parts)
+        self._signer = Signer(
+            self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policy, parts.clock
+        )
+        self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
+        self._woken = asyncio.Event()
+        self._trust = self._read_trust()
+        parts.follower.on_change.append(self._woken.set)
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the public listener's routes."""
+        self._routes.add_routes(app)
+
+    def unready(self) -> str | None:
+        """Return why keys cannot be published or used truthfully now."""
+        return self._signer.unready()
+
+    async def run(self) -> None:
+        """Begin the lane if told to, then beat, watch, sign and tend until cancelled."""
+        await self._begin()
+        signing = make_application(self._parts.log, clock=self._parts.clock)
+        SigningEndpoint(self._signer, self._parts.replica, self._parts.clock).add_routes(signing)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up))
+            group.create_task(self._rotation.watch.run())
+            group.create_task(self._tend())
+            if self._own.signing_listen is not None:
+                listen, setting = str(self._own.signing_listen), "keyservice.signing_listen"
+                await stack.enter_async_context(listening(signing, listen, setting=setting))
+
+    async def _begin(self) -> None:
+        """Put the trust document in the store, and the lane's genesis if the lane never began and we may."""
+        feed, replica = self._parts.feed, self._parts.replica
+        await feed.keep_trust(self._trust.compact)
+        if replica.adopt_trust(self._trust):
+            self._parts.log.info("trust_adopted", version=self._trust.version)
+        if await feed.top(Lane.KEYS) is None:
+            if not self._own.bootstrap:
+                raise ConfigurationError(
+                    "the store has no keys lane",
+                    setting="keyservice.bootstrap",
+                    mend="set it for the very first start; if there was a lane, restore the store instead",
+                )
+            await bootstrap(feed, self._own.genesis_file.read_bytes(), self._trust, Lane.KEYS)
+        await self._parts.follower.ready()
+
+    async def _tend(self) -> None:
+        """After each change and each second: open the keys that may sign, and see to orders that wait for reports."""
+        while True:
+            try:
+                if unreadable := await self._rotation.keyring.refresh():
+                    self._parts.log.error(KEYS_UNREADABLE, kids=unreadable)
+                await self._rotation.rotator.tick()
+            except FeedUnavailable:
+                pass  # The follower notes the loss; the lease sees to it that nothing is signed.
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(_TEND_SECONDS):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    def _read_trust(self) -> Trust:
+        path = self._own.trust_document
+        try:
+            trust = open_trust(
+                _read(path, "keyservice.trust_document"), root=read_root(self._trust_settings.root),
+                allow_dev=self._trust_settings.allow_dev,
+            )  # fmt: skip
+            trust.check_time(self._parts.clock.now())
+        except TrustError as error:
+            raise ConfigurationError(
+                str(error), setting="keyservice.trust_document", mend="name a document that the pinned root signed"
+            ) from error
+        return trust
+
+
+def _read(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}", setting=setting, mend="name a file that this process can read"
+        ) from error

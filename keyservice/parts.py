@@ -1,0 +1,72 @@
+"""What rotating takes, wired together: for the key service and for the worker alike."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from keyservice.keyring import Keyring
+from keyservice.rotator import Rotator
+from keyservice.sealing import KeySealer
+from keyservice.settings import KeyserviceSettings, RotationSettings
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.errors import ConfigurationError, MalformedInput
+from keyturn.contract.jwk import load_ed25519_private
+from keyturn.contract.positions import Lane
+from keyturn.contract.rotation import RotationPolicy
+from keyturn.contract.trust import Trust
+from keyturn.feed.presence import PresenceWatch
+from keyturn.feed.publisher import Publisher
+from keyturn.process.settings import RedisSettings, Settings
+from keyturn.process.values import Secret
+from serving.parts import Parts
+
+
+@dataclass(frozen=True, slots=True)
+class RotationParts:
+    """The keys lane's publisher, the watch over verifiers, the opened keys and the rotator over all of them."""
+
+    policy: RotationPolicy
+    publisher: Publisher
+    watch: PresenceWatch
+    keyring: Keyring
+    rotator: Rotator
+
+    @classmethod
+    def make(cls, settings: Settings, parts: Parts) -> Self:
+        """Wire them from `[keyservice]` and `[rotation]`; raises ConfigurationError."""
+        own, policy = (
+            settings.section(KeyserviceSettings),
+            settings.section(RotationSettings).policy(parts.replica.freshness),
+        )
+        key = statement_key(own.role_key, setting="keyservice.role_key_file")
+        publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock)
+        live_seconds = policy.expired_seconds + policy.skew_seconds
+        watch = PresenceWatch(
+            parts.feed,
+            trust_of(parts),
+            parts.clock,
+            live_seconds=live_seconds,
+            durable=settings.section(RedisSettings).durable,
+        )
+        keyring = Keyring(KeySealer.from_secret(own.kek), parts.feed, parts.replica)
+        rotator = Rotator(
+            publisher=publisher, follower=parts.follower, watch=watch, keyring=keyring, policy=policy,
+            clock=parts.clock, note=parts.log.info,
+        )  # fmt: skip
+        return cls(policy, publisher, watch, keyring, rotator)
+
+
+def trust_of(parts: Parts) -> Callable[[], Trust]:
+    """Return a reader of the newest trust document that the replica adopted."""
+    return lambda: parts.replica.trust
+
+
+def statement_key(secret: Secret, *, setting: str) -> StatementKey:
+    """Read a role's or identity's private JWK; raises ConfigurationError naming the setting."""
+    try:
+        return StatementKey(load_ed25519_private(json.loads(secret.reveal())))
+    except (ValueError, MalformedInput) as error:
+        raise ConfigurationError(
+            "this is not a private Ed25519 JWK", setting=setting, mend="name the file that `keyturn init` made"
+        ) from error

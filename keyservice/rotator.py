@@ -1,0 +1,158 @@
+"""The shell around the rotation rules: read, decide, append; a lost race decides again."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keyservice.keyring import Keyring
+from keyturn import entropy
+from keyturn.clock import Clock
+from keyturn.contract.errors import PositionTaken
+from keyturn.contract.events import SignedEvent
+from keyturn.contract.jwk import public_jwk, thumbprint
+from keyturn.contract.keys import KeyChange, Published, RotationRequested
+from keyturn.contract.rotation import RotationPolicy, Transition, activation_of_new, due, emergency
+from keyturn.feed.log import Beside
+from keyturn.feed.presence import PresenceWatch
+from keyturn.feed.publisher import Publisher
+from keyturn.verifier.follower import Follower, unnoted
+
+KEY_SET_CHANGED = "key_set_changed"
+LOST_RACE = "lost_race"
+_MOST_RACES = 16  # Lost in a row; somebody else then makes all the progress there is.
+_SLOW_TO_MAKE = frozenset({"RS256", "PS256"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an order to rotate or revoke came to: the event (None: nothing was left to do) and who signs next."""
+
+    event: SignedEvent | None
+    kid: str
+    active: bool
+
+
+class Rotator:
+    """Carries out what the rules say; one order at a time in this process, a compare-and-set against all others."""
+
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        follower: Follower,
+        watch: PresenceWatch,
+        keyring: Keyring,
+        policy: RotationPolicy,
+        clock: Clock,
+        note: Callable[..., None] = unnoted,
+    ) -> None:
+        self.policy = policy
+        self._publisher, self._follower, self._watch, self._keyring = publisher, follower, watch, keyring
+        self._clock, self._note = clock, note
+        self._order = asyncio.Lock()
+
+    async def tick(self) -> int:
+        """Do all that is due; return how many events that took."""
+        count = 0
+        async with self._order:
+            for _ in range(_MOST_RACES):
+                keys, now = self._follower.replica.keys, self._clock.now()
+                transition = due(keys, self.policy, self._watch.adoption(), now)
+                if transition is None:
+                    break
+                try:
+                    await self._carry_out(transition, report=False)
+                    count += 1
+                except PositionTaken:
+                    await self._lost()
+        return count
+
+    async def rotate(self, alg: str, *, report: bool) -> Outcome:
+        """Let the next key of an algorithm sign: at once if the barrier holds, else as soon as it does.
+
+        Raises FeedUnavailable if the outcome is unknown.
+        """
+        use, event = self.policy.use, None
+        async with self._order:
+            before = self._follower.replica.keys.active(alg, use)
+            for _ in range(_MOST_RACES):
+                keys = self._follower.replica.keys
+                active = keys.active(alg, use)
+                if active != before:
+                    break  # Somebody rotated meanwhile: nothing is left to do.
+                try:
+                    event = await self._request(alg, report=report)
+                    break
+                except PositionTaken:
+                    await self._lost()
+            return Outcome(event, *self._next(alg))
+
+    async def _request(self, alg: str, *, report: bool) -> SignedEvent | None:
+        """Ask for a rotation in the feed, or carry it out in one event where the rules allow it now."""
+        keys, now = self._follower.replica.keys, self._clock.now()
+        place = self._follower.replica.place(self._publisher.lane)
+        asked = RotationRequested(alg=alg, use=self.policy.use)
+        wanted = keys.after([asked], at=now, place=place)
+        transition = due(wanted, self.policy, self._watch.adoption(), now)
+        if transition is not None and transition.activates(keys, alg):
+            return await self._carry_out(transition, report=report)
+        if keys.requested(alg, self.policy.use) is not None:
+            return None
+        # Verifiers report at once, since the barrier waits for their word.
+        return await self._publisher.append([asked], report=True)
+
+    async def revoke(self, kid: str, reason: str, *, report: bool) -> Outcome:
+        """Reject a key by name and let a standby sign, as one event that waits for nobody; idempotent.
+
+        Raises KeyError for a kid that never was.
+        """
+        event = None
+        async with self._order:
+            for _ in range(_MOST_RACES):
+                keys = self._follower.replica.keys
+                transition = emergency(keys, kid, self.policy, self._clock.now(), reason)
+                if transition is None:
+                    break
+                try:
+                    event = await self._carry_out(transition, report=report)
+                    break
+                except PositionTaken:
+                    await self._lost()
+            key = self._follower.replica.keys.get(kid)
+            return Outcome(event, *self._next(key.alg if key else self.policy.algorithms[0]))
+
+    def _next(self, alg: str) -> tuple[str, bool]:
+        """Return the key that signs next: the standby if one was asked for and waits, else the active one."""
+        keys, use = self._follower.replica.keys, self.policy.use
+        active = keys.active(alg, use)
+        waiting = keys.standby(alg, use) if keys.requested(alg, use) is not None else None
+        if waiting is not None:
+            return waiting.kid, False
+        return (active.kid, True) if active is not None else ("", False)
+
+    async def _carry_out(self, transition: Transition, *, report: bool) -> SignedEvent:
+        """Make the new keys, sealed beside the event that publishes them, and append all of it as one."""
+        now = self._clock.now()
+        changes: list[KeyChange] = list(transition.changes)
+        sealed: dict[str, bytes] = {}
+        activated: set[str] = set()
+        for alg in transition.publish:
+            private = await asyncio.to_thread(entropy.new_key, alg) if alg in _SLOW_TO_MAKE else entropy.new_key(alg)
+            jwk = public_jwk(private.public_key())
+            kid, use = thumbprint(jwk), self.policy.use
+            sealed[kid] = self._keyring.seal(kid, use, private)
+            changes.append(Published(kid=kid, alg=alg, jwk=jwk, use=use, token_seconds=self.policy.token_seconds))
+            if transition.activate_new and alg not in activated:
+                activated.add(alg)
+                changes.append(activation_of_new(kid, self.policy, now))
+        beside = Beside(sealed=sealed, erased=transition.ends())
+        event = await self._publisher.append(changes, report=report, beside=beside)
+        self._note(
+            KEY_SET_CHANGED, sequence=event.event.sequence,
+            changes=[f"{type(change).__name__.lower()}:{getattr(change, 'kid', '')}" for change in changes],
+        )  # fmt: skip
+        return event
+
+    async def _lost(self) -> None:
+        self._note(LOST_RACE, lane=self._publisher.lane)
+        await self._follower.catch_up()

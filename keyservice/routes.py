@@ -1,0 +1,169 @@
+"""The key service over HTTP: the key set for everyone, and its care for operators."""
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from keyservice.jwks import Jwks, render_jwks
+from keyservice.parts import RotationParts
+from keyservice.rotator import Outcome
+from keyturn.contract.errors import MalformedInput
+from keyturn.contract.keys import KeyRecord, KeySet
+from keyturn.contract.positions import Lane
+from keyturn.contract.rotation import jwks_max_age
+from serving.authentication import require_admin
+from serving.forms import read_json
+from serving.parts import Parts
+from serving.problems import NotFound, Style, answer_status, json_answer
+from serving.receipts import Durability, Wait, read_wait, receipt_of
+from serving.records import RecordStore
+from serving.routing import Handler, add_route
+
+LONGEST_REASON = 200
+ACTIVATION_SECONDS = 1.0  # How long an order without `wait` looks for its activation before it answers 202.
+
+
+class KeyRoutes:
+    """Handlers over the rotator and the replica."""
+
+    def __init__(self, parts: Parts, rotation: RotationParts, records: RecordStore) -> None:
+        self._parts, self._rotation, self._records = parts, rotation, records
+        self._durability = Durability(parts.redis, parts.clock)
+        self._rendered: tuple[KeySet, Jwks] | None = None
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add every route of the key service's public listener."""
+        routes: tuple[tuple[str, str, Handler, str], ...] = (
+            ("GET", "/.well-known/jwks.json", self.jwks, "The public keys (RFC 7517)"),
+            ("GET", "/keys", self.keys, "Every key and its phase"),
+            ("POST", "/keys/rotate", self.rotate, "Let the next key sign"),
+            ("POST", "/keys/{kid}/revoke", self.revoke, "Reject a key by name"),
+            ("GET", "/verifiers", self.verifiers, "Every live verifier and its positions"),
+            ("GET", "/feed/{lane}", self.feed, "The signed events of a lane"),
+        )
+        for method, path, handler, summary in routes:
+            add_route(app, method, path, handler, style=Style.PROBLEM, operation={"summary": summary})
+
+    async def jwks(self, request: web.Request) -> web.Response:
+        """Answer the public keys (RFC 7517); with an entity tag, never empty, cacheable no longer than rotation allows."""
+        keys = self._parts.replica.keys
+        if self._rendered is None or self._rendered[0] is not keys:
+            self._rendered = (keys, render_jwks(keys))
+        jwks = self._rendered[1]
+        if jwks.count == 0:
+            return answer_status(503, Style.PROBLEM, "no key has been published yet")
+        headers = {"ETag": jwks.etag, "Cache-Control": f"public, max-age={jwks_max_age(self._rotation.policy)}"}
+        tags = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+        if jwks.etag in tags or "*" in tags:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=jwks.body, content_type="application/jwk-set+json", headers=headers)
+
+    async def keys(self, request: web.Request) -> web.Response:
+        """List every key and where it stands."""
+        await require_admin(request, self._records, self._parts)
+        return json_answer({"keys": [_shown(key) for key in self._parts.replica.keys]})
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """Let the next key sign."""
+        await require_admin(request, self._records, self._parts)
+        asked, order, wait = self._parts.clock.boottime(), await read_json(request), read_wait(request)
+        policy = self._rotation.policy
+        alg, _ = order.get("alg", policy.algorithms[0]), _reason(order, {"alg", "reason"})
+        if alg not in policy.algorithms:
+            raise MalformedInput(f"alg is one of {', '.join(policy.algorithms)}")
+        outcome = await self._rotation.rotator.rotate(alg, report=wait.asked)
+        if not outcome.active:
+            seconds = wait.timeout_seconds if wait.asked else ACTIVATION_SECONDS
+            outcome = await self._activation(outcome, seconds)
+        return await self._receipt(outcome, wait, asked)
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Reject a key by name; its successor signs at once."""
+        await require_admin(request, self._records, self._parts)
+        asked, order, wait = self._parts.clock.boottime(), await read_json(request), read_wait(request)
+        reason, kid = _reason(order, {"alg", "reason"}), request.match_info["kid"]
+        try:
+            outcome = await self._rotation.rotator.revoke(kid, reason, report=wait.asked)
+        except KeyError:
+            raise NotFound("no key has that kid; GET /keys lists them") from None
+        return await self._receipt(outcome, wait, asked)
+
+    async def verifiers(self, request: web.Request) -> web.Response:
+        """List every live verifier, and how far it is."""
+        await require_admin(request, self._records, self._parts)
+        boottime = self._parts.clock.boottime()
+        rows = [
+            {
+                "id": seen.report.verifier,
+                "keys": seen.report.keys[1],
+                "revocations": seen.report.revocations[1],
+                "state": seen.report.state,
+                "seen_ms": round((boottime - seen.boottime) * 1000, 1),
+            }
+            for seen in self._rotation.watch.all()
+        ]
+        return json_answer({"verifiers": rows})
+
+    async def feed(self, request: web.Request) -> web.StreamResponse:
+        """Stream the signed events of a lane after a sequence, one JSON object a line, read from the store in batches."""
+        await require_admin(request, self._records, self._parts)
+        try:
+            lane, after = Lane(request.match_info["lane"]), int(request.query.get("after", "0"))
+        except ValueError:
+            raise MalformedInput("ask for /feed/keys or /feed/revocations, after=SEQ a number") from None
+        epoch = self._parts.replica.place(lane)[0]
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        batch = await self._parts.feed.events(lane, epoch=epoch, after=max(0, after))
+        await response.prepare(request)
+        while batch:
+            lines = []
+            for compact in batch:
+                after = max(0, after) + 1
+                lines.append(json.dumps({"lane": lane, "epoch": epoch, "sequence": after, "event": compact.decode()}))
+            await response.write(("\n".join(lines) + "\n").encode())
+            batch = await self._parts.feed.events(lane, epoch=epoch, after=after)
+        await response.write_eof()
+        return response
+
+    async def _activation(self, outcome: Outcome, within_seconds: float) -> Outcome:
+        """Wait for the barrier to let the ordered key sign; verifiers' reports wake us."""
+        clock, keys = self._parts.clock, self._parts.replica
+        deadline = clock.boottime() + within_seconds
+        while clock.boottime() < deadline:
+            await self._rotation.rotator.tick()
+            key = keys.keys.get(outcome.kid)
+            if key is not None and key.active_at is not None:
+                return Outcome(outcome.event, outcome.kid, active=True)
+            await self._rotation.watch.change(within_seconds=min(1.0, max(0.0, deadline - clock.boottime())))
+        return outcome
+
+    async def _receipt(self, outcome: Outcome, wait: Wait, asked_boottime: float) -> web.Response:
+        parts = self._parts
+        body, complete = await receipt_of(
+            self._rotation.watch, Lane.KEYS, parts.replica.place(Lane.KEYS), wait=wait.asked,
+            timeout_seconds=wait.timeout_seconds, appended_boottime=asked_boottime,
+            durability=await self._durability.word(),
+        )  # fmt: skip
+        key = parts.replica.keys.get(outcome.kid)
+        body |= {"kid": outcome.kid, "phase": key.phase.value if key else None}
+        done = outcome.active and (complete or not wait.asked)
+        return json_answer(body, status=200 if done else 202)
+
+
+def _shown(key: KeyRecord) -> dict[str, Any]:
+    return {
+        "kid": key.kid, "alg": key.alg, "use": key.use.value, "phase": key.phase.value,
+        "published_at": key.published_at, "active_at": key.active_at, "retiring_at": key.retiring_at,
+        "removed_at": key.removed_at, "revoked_at": key.revoked_at, "sign_until": key.sign_until,
+        "verify_until": key.verify_until,
+    }  # fmt: skip
+
+
+def _reason(order: dict[str, Any], known: set[str]) -> str:
+    if unknown := order.keys() - known:
+        raise MalformedInput(f"unknown member {min(unknown)!r}; the body has {' and '.join(sorted(known))}")
+    reason = order.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+        raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
+    return reason

@@ -1,0 +1,94 @@
+"""The signing listener: other services send assertions and claims over a unix socket, and get tokens back."""
+
+from typing import Any
+
+from aiohttp import web
+
+from keyservice.signer import Request, Signer
+from keyturn.clock import Clock
+from keyturn.contract.assertions import LIFE_SECONDS, open_assertion
+from keyturn.contract.encoding import decode_object
+from keyturn.contract.errors import ForgedSignature, MalformedInput
+from keyturn.contract.trust import Identity, IdentityKind
+from keyturn.verifier.replica import Replica
+from serving.problems import AssertionRefused, Style, json_answer
+from serving.routing import add_route
+
+SCHEME = "Keyturn-Assertion"
+SERVICE_HEADER = "X-Keyturn-Service"
+MOST_TOKENS = 64
+_MOST_SPENT = 200_000
+
+
+class SpentAssertions:
+    """The assertion ids of the last minute: each is good for one request. Full means refuse, never forget early."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._recent: set[str] = set()
+        self._older: set[str] = set()
+        self._turned = clock.boottime()
+
+    def spend(self, jti: str) -> bool:
+        """Take an id; False if it was taken before."""
+        now = self._clock.boottime()
+        if now - self._turned > 2 * LIFE_SECONDS:
+            self._recent, self._older, self._turned = set(), self._recent, now
+        if jti in self._recent or jti in self._older or len(self._recent) >= _MOST_SPENT:
+            return False
+        self._recent.add(jti)
+        return True
+
+
+class SigningEndpoint:
+    """`POST /sign`: `{"tokens": [{"typ", "claims", "alg"?}]}` to `{"tokens": ["eyJ…"]}`, all or none."""
+
+    def __init__(self, signer: Signer, replica: Replica, clock: Clock) -> None:
+        self._signer, self._replica, self._clock = signer, replica, clock
+        self._spent = SpentAssertions(clock)
+
+    def add_routes(self, app: web.Application) -> None:
+        """Serve `POST /sign`."""
+        operation = {"summary": "Sign tokens for a service"}
+        add_route(app, "POST", "/sign", self.sign, style=Style.PROBLEM, operation=operation)
+
+    async def sign(self, request: web.Request) -> web.Response:
+        """Check who asks and for what, then sign."""
+        body = await request.read()
+        identity = self._identify(request, body)
+        wanted = _read(body)
+        return json_answer({"tokens": [self._signer.sign(one, identity=identity) for one in wanted]})
+
+    def _identify(self, request: web.Request, body: bytes) -> Identity:
+        service = request.headers.get(SERVICE_HEADER, "")
+        scheme, _, assertion = request.headers.get("Authorization", "").partition(" ")
+        identity = self._replica.trust.document.identities.get(service)
+        if scheme != SCHEME or identity is None or identity.kind is not IdentityKind.SERVICE:
+            raise AssertionRefused(f"send {SERVICE_HEADER} and a {SCHEME} by that service")
+        try:
+            opened = open_assertion(
+                assertion.encode("utf-8", "surrogateescape"), self._replica.trust, service=service,
+                method=request.method, path=request.path, body=body, now=self._clock.now(),
+                skew_seconds=self._replica.freshness.skew_seconds,
+            )  # fmt: skip
+        except ForgedSignature as error:
+            raise AssertionRefused(str(error)) from error
+        if not self._spent.spend(opened.jti):
+            raise AssertionRefused("the assertion was used before")
+        return identity
+
+
+def _read(body: bytes) -> list[Request]:
+    tokens = decode_object(body).get("tokens")
+    if not isinstance(tokens, list) or not 0 < len(tokens) <= MOST_TOKENS:
+        raise MalformedInput(f"tokens is a list of 1 to {MOST_TOKENS} requests")
+    return [_request(one) for one in tokens]
+
+
+def _request(members: Any) -> Request:
+    if not isinstance(members, dict) or members.keys() - {"typ", "claims", "alg"}:
+        raise MalformedInput("a request has typ, claims and perhaps alg")
+    typ, claims, alg = members.get("typ"), members.get("claims"), members.get("alg")
+    if not isinstance(typ, str) or not isinstance(claims, dict) or not isinstance(alg, str | None):
+        raise MalformedInput("typ and alg are strings, claims is an object")
+    return Request(typ, claims, alg)

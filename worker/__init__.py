@@ -1,0 +1,1 @@
+"""The arq worker: runs the services' scheduled jobs."""
