@@ -244,17 +244,20 @@ class EmbeddedServer:
         if self._lock is not None:
             return
         lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = self._clock.boottime() + LOCK_WITHIN_SECONDS
         try:
-            while not _locked(lock):
-                if self._clock.boottime() > deadline:
-                    raise self._in_use(lock)
-                await self._clock.sleep(LOOK_AGAIN_SECONDS)
+            await self._wait_for(lock)
         except BaseException:
             os.close(lock)
             raise
         self._lock = lock
         self._sign_lock(os.getpid())
+
+    async def _wait_for(self, lock: int) -> None:
+        deadline = self._clock.boottime() + LOCK_WITHIN_SECONDS
+        while not _locked(lock):
+            if self._clock.boottime() > deadline:
+                raise self._in_use(lock)
+            await self._clock.sleep(LOOK_AGAIN_SECONDS)
 
     def _in_use(self, lock: int) -> ConfigurationError:
         owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
