@@ -1,10 +1,10 @@
-"""`python -m keyservice`."""
+"""`python -m keyservice`: makes, publishes, rotates and revokes signing keys, and signs for the other services."""
 
 import sys
 
 from keyservice.app import KeyService
 from keyservice.settings import KeyserviceSettings
-from serving.service import main
+from serving.starting import start
 
 if __name__ == "__main__":
-    sys.exit(main(KeyService, KeyserviceSettings, about=__doc__))
+    sys.exit(start(KeyService, KeyserviceSettings, about=__doc__ or ""))

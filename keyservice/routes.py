@@ -46,7 +46,7 @@ class KeyRoutes:
             add_route(app, method, path, handler, style=Style.PROBLEM, operation={"summary": summary})
 
     async def jwks(self, request: web.Request) -> web.Response:
-        """Answer the public keys (RFC 7517); with an entity tag, never empty, cacheable no longer than rotation allows."""
+        """Answer the public keys (RFC 7517); with an entity tag, never empty, cacheable as long as rotation allows."""
         keys = self._parts.replica.keys
         if self._rendered is None or self._rendered[0] is not keys:
             self._rendered = (keys, render_jwks(keys))
@@ -106,7 +106,7 @@ class KeyRoutes:
         return json_answer({"verifiers": rows})
 
     async def feed(self, request: web.Request) -> web.StreamResponse:
-        """Stream the signed events of a lane after a sequence, one JSON object a line, read from the store in batches."""
+        """Stream the signed events of a lane after a sequence, one JSON object a line."""
         await require_admin(request, self._records, self._parts)
         try:
             lane, after = Lane(request.match_info["lane"]), int(request.query.get("after", "0"))

@@ -7,7 +7,7 @@ from typing import Any
 from keyservice.keyring import Keyring
 from keyturn.clock import Clock
 from keyturn.contract.encoding import b64url, encode_json
-from keyturn.contract.errors import KeyturnError, SignerUnavailable
+from keyturn.contract.errors import SignerUnavailable, SigningRefused
 from keyturn.contract.jwk import ALGORITHMS, PrivateKey
 from keyturn.contract.keys import KeyRecord
 from keyturn.contract.rotation import RotationPolicy
@@ -17,12 +17,6 @@ from keyturn.feed.publisher import Publisher
 from keyturn.verifier.replica import Replica
 
 _COMPOSED_HERE = frozenset({"iss", "iat"})
-
-
-class SigningRefused(KeyturnError):
-    """A service asked for a signature that the root does not allow it."""
-
-    code = "signing_refused"
 
 
 @dataclass(frozen=True, slots=True)

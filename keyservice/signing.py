@@ -8,10 +8,10 @@ from keyservice.signer import Request, Signer
 from keyturn.clock import Clock
 from keyturn.contract.assertions import LIFE_SECONDS, open_assertion
 from keyturn.contract.encoding import decode_object
-from keyturn.contract.errors import ForgedSignature, MalformedInput
+from keyturn.contract.errors import AssertionRefused, ForgedSignature, MalformedInput
 from keyturn.contract.trust import Identity, IdentityKind
 from keyturn.verifier.replica import Replica
-from serving.problems import AssertionRefused, Style, json_answer
+from serving.problems import Style, json_answer
 from serving.routing import add_route
 
 SCHEME = "Keyturn-Assertion"

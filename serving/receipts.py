@@ -1,12 +1,13 @@
 """What a rotation or revocation returns: its position, how durable it is, and who has adopted it."""
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
+from aiohttp import web
 from redis.asyncio import Redis
 
 from keyturn.clock import Clock
-from keyturn.contract.errors import StoreUnavailable
+from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.events import SignedEvent
 from keyturn.contract.positions import Lane
 from keyturn.feed.presence import Adopters, PresenceWatch
@@ -15,6 +16,27 @@ from keyturn.process.redis import ServerFacts, server_facts, store_errors
 DEFAULT_WAIT_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 8.0  # Below the services' request timeout, so that the laggards are still told.
 _FACTS_LAST_SECONDS = 30.0
+
+
+class Wait(NamedTuple):
+    """Whether a caller waits for adoption (`?wait=all`), and how long at most."""
+
+    asked: bool
+    timeout_seconds: float
+
+
+def read_wait(request: web.Request) -> Wait:
+    """Read `?wait=all&timeout=SECONDS`; raises MalformedInput for anything else by these names."""
+    wait, timeout = request.query.getall("wait", []), request.query.getall("timeout", [])
+    if wait not in ([], ["all"]) or len(timeout) > 1:
+        raise MalformedInput("wait is left out or all, and timeout stands at most once")
+    try:
+        seconds = float(timeout[0]) if timeout else DEFAULT_WAIT_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise MalformedInput(f"timeout is a number of seconds from 0 to {LONGEST_WAIT_SECONDS:g}")
+    return Wait(bool(wait), seconds)
 
 
 async def receipt(

@@ -2,8 +2,26 @@
 
 import sys
 
-from serving.service import main
+from keyturn.clock import SystemClock
+from keyturn.process.logging import READY, configure_logging, logger
+from keyturn.process.running import Supervisor, run
+from keyturn.process.settings import LogSettings, from_arguments
+from serving.parts import open_parts
 from worker.app import WorkerService
 
+
+async def main() -> None:
+    """Follow the feed and run the schedule until cancelled."""
+    settings, clock = from_arguments("python -m worker", about=__doc__ or ""), SystemClock()
+    configure_logging(settings.section(LogSettings), process=WorkerService.name)
+    async with open_parts(settings, user=WorkerService.name, clock=clock) as parts:
+        service = WorkerService(settings, parts)
+        async with Supervisor(clock=clock) as supervisor:
+            supervisor.keep_running("follower", parts.follower.run)
+            supervisor.keep_running(service.name, service.run)
+            logger(service.name).info(READY)
+            await supervisor.forever()
+
+
 if __name__ == "__main__":
-    sys.exit(main(WorkerService, None, about=__doc__ or ""))
+    sys.exit(run(main, name=WorkerService.name))

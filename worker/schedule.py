@@ -1,9 +1,10 @@
 """Which jobs run when: every minute, ask what is due. Missed ticks need no catching up: the rules look at facts."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from arq.cron import CronJob, cron
+from arq.typing import WorkerCoroutine
 
 from keyservice.jobs import rotate_what_is_due
 
@@ -14,6 +15,14 @@ JOBS: tuple[Callable[[dict[str, Any]], Coroutine[Any, Any, int]], ...] = (rotate
 def schedule() -> list[CronJob]:
     """Return the cron jobs; each starts at second 0 of every minute and once when a worker starts."""
     return [
-        cron(job, second=0, run_at_startup=True, unique=True, timeout=JOB_SECONDS, max_tries=1, keep_result=0)
+        cron(
+            cast("WorkerCoroutine", job),
+            second=0,
+            run_at_startup=True,
+            unique=True,
+            timeout=JOB_SECONDS,
+            max_tries=1,
+            keep_result=0,
+        )
         for job in JOBS
     ]

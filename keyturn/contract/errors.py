@@ -89,6 +89,18 @@ class SignerUnavailable(KeyturnError):
     code = "signer_unavailable"
 
 
+class AssertionRefused(KeyturnError):
+    """A service did not prove who it is for this very request."""
+
+    code = "assertion_refused"
+
+
+class SigningRefused(KeyturnError):
+    """A service asked for a signature that the root does not allow it."""
+
+    code = "signing_refused"
+
+
 class InvalidToken(KeyturnError):
     """A token that must not be accepted; `reason` is a stable word, and never part of the token."""
 

@@ -143,6 +143,10 @@ class Supervisor:
             task.cancel()
         await self._group.__aexit__(kind, error, stack)
 
+    async def forever(self) -> None:
+        """Wait until the block is cancelled, or ended by a ConfigurationError of one of its tasks."""
+        await asyncio.get_running_loop().create_future()
+
     def keep_running(self, name: str, start: Callable[[], Awaitable[None]]) -> None:
         """Run `start()` again whenever it returns or raises, after a growing pause; `name` is for the log."""
         self.restarts[name] = 0
