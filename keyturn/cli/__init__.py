@@ -1,0 +1,1 @@
+"""The command line: operate a running Keyturn, ask about tokens, and set up what it needs."""

@@ -1,0 +1,102 @@
+"""What the commands share of their arguments; a token never stands among them, and is never repeated."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from keyturn.cli.answers import WrongUsage
+
+LARGEST_TOKEN_INPUT = 64 * 1024
+_LONGEST_WAIT_SECONDS = 60.0
+# What may be a token or a client secret in a message about wrong arguments.
+_SECRET_LIKE = re.compile(r"kt_[a-z]{2}_[^\s']*|[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}[^\s']*|[A-Za-z0-9_-]{40,}")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises WrongUsage in place of ending the process, and keeps what looks like a secret to itself."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments."""
+        raise WrongUsage(f"{_SECRET_LIKE.sub('(not shown)', message)}; see {self.prog} --help")
+
+
+def common_options(*, online: bool = True) -> argparse.ArgumentParser:
+    """Return the options that every command has; `online` ones also find their issuer and credentials."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--json", action="store_true", help="print one JSON document")
+    if online:
+        parent.add_argument(
+            "--env", type=Path, metavar="FILE", default=None,
+            help="KEYTURN_… names that the environment does not set (default: .keyturn/dev.env)",
+        )  # fmt: skip
+    return parent
+
+
+def waiting_options() -> argparse.ArgumentParser:
+    """Return the options of commands that return a receipt."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--wait", choices=["all"], help="return when all live verifiers have adopted it")
+    parent.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="how long to wait for them (default: 5)")
+    parent.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    return parent
+
+
+def add_token_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Take a token from standard input (`-`) or a file; `required` says whether there has to be one."""
+    parser.add_argument("token", nargs="?", metavar="-", help="read the token from standard input")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="read the token from a file")
+    parser.set_defaults(token_required=required)
+
+
+def read_token(args: argparse.Namespace, *, stdin: TextIO | None = None) -> str | None:
+    """Return the token that the arguments point at, None where none is asked for; raises WrongUsage."""
+    if args.token not in (None, "-"):
+        raise WrongUsage("a token does not belong in the arguments, where others can read it: write - and pipe it in, "
+                         "or use --token-file")  # fmt: skip
+    if args.token and args.token_file:
+        raise WrongUsage("choose one of - and --token-file")
+    if args.token is None and args.token_file is None:
+        if args.token_required:
+            raise WrongUsage("no token: write - and pipe it in, or use --token-file FILE")
+        return None
+    if args.token:
+        text, source = (stdin or sys.stdin).read(LARGEST_TOKEN_INPUT + 1), "standard input"
+    else:
+        text, source = _from_file(args.token_file), str(args.token_file)
+    token = text.strip()
+    if len(text) > LARGEST_TOKEN_INPUT or not _VISIBLE.fullmatch(token):
+        raise WrongUsage(f"{source} holds no single token")
+    return token
+
+
+def _from_file(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(LARGEST_TOKEN_INPUT + 1)
+    except OSError as error:
+        raise WrongUsage(f"{path} cannot be read: {error.strerror}") from error
+
+
+def waiting_query(args: argparse.Namespace) -> dict[str, str]:
+    """Return the query parameters that ask for a receipt; raises WrongUsage for a timeout without a wait."""
+    if args.wait is None:
+        if args.timeout is not None:
+            raise WrongUsage("--timeout goes with --wait all")
+        return {}
+    return {"wait": args.wait} | ({} if args.timeout is None else {"timeout": f"{args.timeout:g}"})
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_WAIT_SECONDS:
+        raise argparse.ArgumentTypeError(f"is a number of seconds up to {_LONGEST_WAIT_SECONDS:g}")
+    return seconds

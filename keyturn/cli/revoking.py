@@ -1,0 +1,108 @@
+"""`keyturn revoke`: end a token as its client, or end what a selector names as an administrator."""
+
+import argparse
+from datetime import datetime
+from typing import Any
+
+from keyturn.cli.answers import ExitStatus, WrongUsage
+from keyturn.cli.arguments import add_token_source, common_options, read_token, waiting_options, waiting_query
+from keyturn.cli.environment import Role
+from keyturn.cli.origin import Answer, basic
+from keyturn.cli.receipts import ACCEPTED, show_receipt
+from keyturn.cli.session import Session, online
+from keyturn.cli.tables import facts_table
+
+_NAMES = {
+    "jti": "one token",
+    "grant_id": "a sign-in and all that came of it",
+    "sid": "a session",
+    "sub": "a subject's grants",
+    "client_id": "a client's grants",
+    "aud": "an audience's grants",
+}
+
+
+def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
+    """Add `revoke`."""
+    revoke = groups.add_parser(
+        "revoke", parents=[common_options(), waiting_options()],
+        help="revoke a token (-), or what a selector names (--sub, --jti, …)",
+    )  # fmt: skip
+    add_token_source(revoke, required=False)
+    selector = revoke.add_argument_group("selectors (one of them; as administrator)")
+    for member, what in _NAMES.items():
+        selector.add_argument(f"--{member.replace('_', '-')}", dest=member, metavar="ID", help=what)
+    selector.add_argument(
+        "--before", type=_moment, metavar="MOMENT",
+        help="only grants from before this moment (Unix seconds, or ISO 8601 with a zone; default: now)",
+    )  # fmt: skip
+    revoke.add_argument("--dry-run", action="store_true", help="say what it would revoke, and revoke nothing")
+    revoke.set_defaults(run=online(_revoke))
+
+
+async def _revoke(args: argparse.Namespace, session: Session) -> ExitStatus:
+    token, selector = read_token(args), _selector(args)
+    if (token is None) == (selector is None):
+        raise WrongUsage("revoke one thing: a token (- or --token-file), or one selector such as --sub")
+    if token is not None:
+        return await _revoke_token(args, session, token)
+    return await _revoke_selected(args, session, selector or {})
+
+
+async def _revoke_token(args: argparse.Namespace, session: Session, token: str) -> ExitStatus:
+    if args.reason or args.dry_run:
+        raise WrongUsage("--reason and --dry-run go with a selector")
+    credentials, query = session.environment.credentials(Role.CLIENT), waiting_query(args)
+    async with session.issuer() as issuer:
+        answer = await issuer.ask(
+            "POST", "/revoke", query=query, form={"token": token}, authorization=basic(credentials),
+            accept=(*ACCEPTED, 400),
+        )  # fmt: skip
+    if answer.status not in ACCEPTED:
+        return _refused(session, answer)
+    if not query:
+        session.printer.answer({"revoked": True}, "revoked (or nothing that could still be used)")
+        return ExitStatus.YES
+    return show_receipt(session.printer, answer, "revoked")
+
+
+async def _revoke_selected(args: argparse.Namespace, session: Session, selector: dict[str, Any]) -> ExitStatus:
+    question: dict[str, Any] = {"selector": selector}
+    if args.reason:
+        question["reason"] = args.reason
+    if args.dry_run:
+        question["dry_run"] = True
+    query = waiting_query(args)
+    answer = await session.as_admin("POST", "/revocations", query=query, json=question, accept=(*ACCEPTED, 400))
+    if answer.status not in ACCEPTED:
+        return _refused(session, answer)
+    if args.dry_run:
+        session.printer.answer(answer.object(), "nothing was revoked; this would be:", *facts_table(answer.object()))
+        return ExitStatus.YES
+    return show_receipt(session.printer, answer, "revoked")
+
+
+def _refused(session: Session, answer: Answer) -> ExitStatus:
+    session.printer.answer(answer.object(), f"not revoked: {answer.problem}")
+    return ExitStatus.NO
+
+
+def _selector(args: argparse.Namespace) -> dict[str, Any] | None:
+    members: dict[str, Any] = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
+    if args.before is not None:
+        members["before"] = args.before
+    return members or None
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("is a moment: Unix seconds, or ISO 8601 with a zone") from error
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError("needs a zone: write Z or +01:00 after it")
+    return moment.timestamp()
