@@ -1,0 +1,78 @@
+"""Reads request bodies: one form or one JSON object, within limits, each name at most once."""
+
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from keyturn.contract.encoding import decode_object
+from keyturn.contract.errors import MalformedInput
+from serving.problems import OAuthError
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+JSON_TYPE = "application/json"
+MOST_FIELDS = 64
+LONGEST_NAME = 64
+LONGEST_VALUE = 16 * 1024
+
+
+class Form(dict[str, str]):
+    """A form's parameters; those that may repeat are in `repeated`, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeated: dict[str, list[str]] = {}
+
+    def every(self, name: str) -> tuple[str, ...]:
+        """Return all values of a parameter that may repeat; of any other its one value, or none."""
+        if name in self.repeated:
+            return tuple(self.repeated[name])
+        return (self[name],) if name in self else ()
+
+
+async def read_form(request: web.Request, *, repeatable: Collection[str] = ()) -> Form:
+    """Return the parameters of a form body; those without a value count as left out (RFC 6749, 3.2).
+
+    Raises HTTPUnsupportedMediaType (415) for another content type, HTTPRequestEntityTooLarge (413), and OAuthError
+    `invalid_request` for a parameter that stands twice, is too long or is not UTF-8. Nothing is read from the query.
+    """
+    if request.content_type != FORM_TYPE or (request.charset or "utf-8").lower() not in ("utf-8", "us-ascii"):
+        raise web.HTTPUnsupportedMediaType
+    body = await request.read()
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict",
+            max_num_fields=MOST_FIELDS,
+        )  # fmt: skip
+    except ValueError:  # A UnicodeError is one.
+        raise OAuthError("invalid_request", "the body is not a form in UTF-8 with at most 64 fields") from None
+    form = Form()
+    seen = set()
+    for name, value in pairs:
+        if len(name) > LONGEST_NAME or len(value) > LONGEST_VALUE:
+            raise OAuthError("invalid_request", "a parameter is too long")
+        if name in seen and name not in repeatable:
+            raise OAuthError("invalid_request", "a parameter stands twice")
+        seen.add(name)
+        if value:
+            form.setdefault(name, value)
+            if name in repeatable:
+                form.repeated.setdefault(name, []).append(value)
+    return form
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object of a body, `{}` for an empty one.
+
+    Raises HTTPUnsupportedMediaType (415), HTTPRequestEntityTooLarge (413) and MalformedInput (400).
+    """
+    body = await request.read()
+    if not body:
+        return {}
+    if request.content_type != JSON_TYPE or (request.charset or "utf-8").lower() != "utf-8":
+        raise web.HTTPUnsupportedMediaType
+    try:
+        return decode_object(body)
+    except MalformedInput as error:
+        raise MalformedInput(f"the body is {error}") from None

@@ -1,0 +1,130 @@
+"""Where an application listens: a TCP address or a unix socket in a directory of its own, within limits."""
+
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from keyturn.contract.errors import ConfigurationError
+from keyturn.process.values import Listen, Unfit
+from serving.problems import Style, answer_status
+
+LONGEST_LINE_BYTES = 8 * 1024
+MOST_HEADERS = 64
+KEEP_ALIVE_SECONDS = 75.0
+LEAVE_SECONDS = 5.0  # What is under way at the end may take so long.
+_BACKLOG = 1024
+_TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+
+
+@asynccontextmanager
+async def listening(app: web.Application, listen: str, *, setting: str = "listen") -> AsyncIterator[str]:
+    """Serve an application at HOST:PORT or unix:/PATH for as long as the block lasts; gives the address.
+
+    A unix socket's directory is made with mode 0750 if it is not there; the socket gets 0660. Raises
+    ConfigurationError, naming `setting`, for an address that is none or that somebody else has.
+    """
+    try:
+        where = Listen.parse(listen)
+    except Unfit as error:
+        raise ConfigurationError(str(error), setting=setting, mend=error.mend) from error
+    runner = _Runner(
+        app, access_log=None, handler_cancellation=True, keepalive_timeout=KEEP_ALIVE_SECONDS,
+        shutdown_timeout=LEAVE_SECONDS, max_line_size=LONGEST_LINE_BYTES, max_field_size=LONGEST_LINE_BYTES,
+        max_headers=MOST_HEADERS,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        try:
+            address = await _open(runner, where)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            raise ConfigurationError(
+                f"{where}: {error.strerror or error}", setting=setting, mend="choose another, or end who has it"
+            ) from error
+        yield address
+    finally:
+        await runner.cleanup()
+        if where.path is not None:
+            where.path.unlink(missing_ok=True)
+
+
+async def _open(runner: web.AppRunner, where: Listen) -> str:
+    if where.path is not None:
+        _make_way(where.path)
+        await web.UnixSite(runner, where.path, backlog=_BACKLOG).start()
+        where.path.chmod(0o660)
+        return str(where)
+    site = web.TCPSite(runner, where.host, where.port, backlog=_BACKLOG)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    return str(Listen(host=host, port=port))
+
+
+def _make_way(path: Path) -> None:
+    """Make the socket's directory, and remove a socket that nobody answers on any more."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            with suppress(FileNotFoundError):
+                path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "somebody listens there")
+
+
+class _Runner(web.AppRunner):
+    """Runs an application on connections that answer broken requests as everything else does."""
+
+    __slots__ = ()
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler, request_factory=made.request_factory, handler_cancellation=made.handler_cancellation,
+            **made._kwargs,
+        )  # fmt: skip
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    """One connection; what cannot be parsed gets 400, or 431 where it is too large."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the request
+    ) -> web.StreamResponse:
+        """Answer without repeating anything of the request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        too_large = isinstance(exc, LineTooLong) or (isinstance(exc, HttpProcessingError) and "Too many" in exc.message)
+        plain = answer_status(431 if too_large else status, Style.PROBLEM)
+        response = _Nameless(body=plain.body, status=plain.status, headers=plain.headers)
+        response.force_close()
+        return response
+
+
+class _Nameless(web.Response):
+    async def _prepare_headers(self) -> Any:
+        await super()._prepare_headers()
+        self.headers.popall(hdrs.SERVER, None)

@@ -1,0 +1,182 @@
+"""What every service stands on: the store, the feed, and a replica of its own with the follower that keeps it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
+
+from keyturn.clock import Clock
+from keyturn.contract.encoding import decode_object
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput, ReplicaExpired
+from keyturn.contract.jwk import load_public
+from keyturn.contract.positions import Lane, parse_position
+from keyturn.feed.redis import RedisFeed
+from keyturn.process.logging import logger
+from keyturn.process.metrics import Metrics
+from keyturn.process.redis import connect
+from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
+from keyturn.verifier.follower import Follower
+from keyturn.verifier.freshness import State
+from keyturn.verifier.replica import Replica
+from serving.settings import FreshnessSettings
+
+_MOST_CATCH_UPS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """One service's own view of the feed, and its connection to the store as its own user."""
+
+    clock: Clock
+    redis: Redis
+    feed: RedisFeed
+    replica: Replica
+    follower: Follower
+    log: FilteringBoundLogger
+    metrics: Metrics
+    skew_seconds: float
+    _waiting: dict[asyncio.Future[None], tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Hear each step of the replica, for those who wait for a position."""
+        self.follower.on_change.append(self._wake)
+
+    @property
+    def issuer(self) -> str:
+        """Return the issuer, byte for byte as tokens carry it."""
+        return self.replica.issuer
+
+    def state(self) -> State:
+        """Return what the replica may be used for now."""
+        return self.replica.state(self.clock.now(), self.clock.boottime())
+
+    def require_replica(self) -> None:
+        """Raise ReplicaExpired where nothing can be said any more, or not yet."""
+        if self.state() is State.EXPIRED:
+            age = self.replica.age(self.clock.now(), self.clock.boottime())
+            raise ReplicaExpired(silence_seconds=age)
+
+    def unready(self) -> str | None:
+        """Return why the replica cannot be relied on, None if it can."""
+        replica = self.replica
+        if replica.trust.version == 0:
+            return "no trust document has been read"
+        missing = [lane.value for lane in Lane if replica.position(lane) is None]
+        if missing:
+            return f"no snapshot of lane {' or '.join(missing)} has been read"
+        if self.clock.now() >= replica.trust.document.expires_at:
+            return "the trust document has expired"
+        return "the feed has been silent for too long" if self.state() is State.EXPIRED else None
+
+    async def reach(self, position: bytes | None) -> None:
+        """Wait until the replica holds that place of the revocations lane, as the store just told it.
+
+        What was revoked before the store was read is then known here. Raises FeedUnavailable if it cannot be reached;
+        a store that names no position, or none that can be read, cannot say either.
+        """
+        if position is None:
+            raise FeedUnavailable("the store names no position of lane revocations")
+        try:
+            place = parse_position(position.decode("ascii", "replace").partition("\n")[0]).place
+        except MalformedInput as error:
+            raise FeedUnavailable("the store names a position that is none") from error
+        if self.replica.place(Lane.REVOCATIONS) < place:
+            await self._reach(place)
+
+    async def _reach(self, place: tuple[int, int]) -> None:
+        """Wait for the doorbell, which mostly rings within a millisecond, and read the stream at the same time."""
+        arrived = asyncio.get_running_loop().create_future()
+        self._waiting[arrived] = place
+        catching_up = asyncio.ensure_future(self._catch_up(place))
+        try:
+            await asyncio.wait({arrived, catching_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not arrived.done():
+                catching_up.result()
+        finally:
+            del self._waiting[arrived]
+            catching_up.cancel()
+        if self.replica.place(Lane.REVOCATIONS) < place:
+            raise FeedUnavailable("the replica is behind the store and could not catch up")
+
+    async def _catch_up(self, place: tuple[int, int]) -> None:
+        # A flight that was under way when we asked may have read the stream before our place was there.
+        for _ in range(_MOST_CATCH_UPS):
+            if self.replica.place(Lane.REVOCATIONS) >= place:
+                return
+            await self.follower.catch_up()
+
+    def _wake(self) -> None:
+        if self._waiting:
+            held = self.replica.place(Lane.REVOCATIONS)
+            for waiter, place in self._waiting.items():
+                if place <= held and not waiter.done():
+                    waiter.set_result(None)
+
+
+@asynccontextmanager
+async def open_parts(
+    settings: Settings,
+    *,
+    user: str,
+    clock: Clock,
+    log: FilteringBoundLogger | None = None,
+    metrics: Metrics | None = None,
+) -> AsyncIterator[Parts]:
+    """Open what a service stands on, as the store's user of that name; nothing is sent to the store yet.
+
+    Raises ConfigurationError. The follower is not running: `serve` runs it.
+    """
+    issuer, store = settings.section(IssuerSettings), settings.section(RedisSettings)
+    trust, fresh = settings.section(TrustSettings), settings.section(FreshnessSettings)
+    log = log or logger(user)
+    async with AsyncExitStack() as stack:
+        redis = _connect(stack, store, user, subscribing=False)
+        feed = RedisFeed(redis, pubsub=_connect(stack, store, user, subscribing=True))
+        replica = Replica(issuer=issuer.url, freshness=fresh.freshness())
+        follower = Follower(
+            feed, replica, clock, root=read_root(trust.root), allow_dev=trust.allow_dev, note=_noting(log)
+        )
+        yield Parts(
+            clock=clock, redis=redis, feed=feed, replica=replica, follower=follower, log=log,
+            metrics=Metrics(process=user) if metrics is None else metrics, skew_seconds=fresh.skew,
+        )  # fmt: skip
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """Return the public JWK of the root that is pinned in a file; raises ConfigurationError."""
+    mend = "name the root.jwk that `keyturn init` made"
+    try:
+        jwk = decode_object(path.read_bytes())
+        members = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "d")}
+        load_public(members, "EdDSA")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", setting="trust.root", mend=mend) from error
+    except MalformedInput as error:
+        raise ConfigurationError(f"{path} is no public root: {error}", setting="trust.root", mend=mend) from error
+    return members
+
+
+def _connect(stack: AsyncExitStack, store: RedisSettings, user: str, *, subscribing: bool) -> Redis:
+    username, password = store.login(user)
+    redis = connect(
+        store.url, client_name=f"keyturn-{user}", username=username, password=password, ca_file=store.ca_file,
+        subscribing=subscribing,
+    )  # fmt: skip
+    stack.push_async_callback(redis.aclose)
+    stack.push_async_callback(redis.connection_pool.disconnect)
+    return redis
+
+
+def _noting(log: FilteringBoundLogger) -> Callable[..., None]:
+    """Log what the follower notes: adopting trust is news, everything else is trouble."""
+
+    def note(event: str, **facts: object) -> None:
+        level = log.info if event == "trust_adopted" else log.warning
+        level(event, **facts)
+
+    return note

@@ -1,0 +1,114 @@
+"""Sealed records of opaque tokens: found by a keyed hash, opened only under the name that they were sealed for."""
+
+import hmac
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple, Self, cast
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from redis.asyncio import Redis
+
+from keyturn import entropy
+from keyturn.clock import Clock
+from keyturn.contract.encoding import b64url, decode_object, encode_json, unb64url
+from keyturn.contract.errors import MalformedInput, StoreUnavailable
+from keyturn.contract.positions import Lane
+from keyturn.feed.redis import head_key
+from keyturn.process.logging import logger
+from keyturn.process.redis import store_errors
+
+PREFIX = "keyturn:record:"
+RECORD_UNREADABLE = "record_unreadable"
+LARGEST_RECORD_BYTES = 16 * 1024
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKeys:
+    """The key that seals records and the one that hides their names; neither shows itself."""
+
+    id: str
+    seal: bytes = field(repr=False)
+    pepper: bytes = field(repr=False)
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Read `{"id", "seal", "pepper"}`, the keys 32 bytes in base64url; raises MalformedInput."""
+        members = decode_object(raw)
+        if members.keys() != {"id", "seal", "pepper"} or not all(isinstance(one, str) for one in members.values()):
+            raise MalformedInput("record keys have exactly id, seal and pepper")
+        seal, pepper = unb64url(members["seal"]), unb64url(members["pepper"])
+        if len(seal) != _KEY_BYTES or len(pepper) != _KEY_BYTES:
+            raise MalformedInput(f"seal and pepper have {_KEY_BYTES} bytes each")
+        return cls(members["id"], seal, pepper)
+
+
+class Reading(NamedTuple):
+    """A record, None where there is none, and the revocations lane's newest position at that very moment."""
+
+    record: dict[str, Any] | None
+    position: bytes | None
+
+
+class RecordStore:
+    """Records by token, on Redis; every method raises StoreUnavailable when the store cannot say."""
+
+    def __init__(self, redis: Redis, keys: RecordKeys, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+        self._seal, self._pepper = AESGCM(keys.seal), keys.pepper
+
+    async def put(self, token: str, record: dict[str, Any], *, expires_at: float) -> None:
+        """Keep a token's record until `expires_at` (Unix seconds)."""
+        name = self._name(token)
+        content = encode_json(record)
+        if len(content) > LARGEST_RECORD_BYTES:
+            raise MalformedInput(f"a record has at most {LARGEST_RECORD_BYTES} bytes")
+        nonce = entropy.token_bytes(_NONCE_BYTES)
+        box = nonce + self._seal.encrypt(nonce, content, name.encode("ascii"))
+        lasting_ms = max(1, int((expires_at - self._clock.now()) * 1000))
+        with store_errors(StoreUnavailable):
+            await self._redis.set(name, box, px=lasting_ms)
+
+    async def get(self, token: str) -> dict[str, Any] | None:
+        """Return a token's record, None if there is none; that it is still valid, the caller sees to."""
+        name = self._name(token)
+        with store_errors(StoreUnavailable):
+            box = await self._redis.get(name)
+        return self._open(name, box)
+
+    async def read(self, token: str) -> Reading:
+        """Return a token's record and where the revocations lane stood when it was read, in one round trip."""
+        name = self._name(token)
+        with store_errors(StoreUnavailable):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(name)
+            pipeline.hget(head_key(Lane.REVOCATIONS), "position")
+            box, position = await pipeline.execute()
+        return Reading(self._open(name, box), position)
+
+    async def position(self) -> bytes | None:
+        """Return where the revocations lane stands now."""
+        with store_errors(StoreUnavailable):
+            return await cast("Awaitable[bytes | None]", self._redis.hget(head_key(Lane.REVOCATIONS), "position"))
+
+    async def delete(self, token: str) -> None:
+        """Forget a token's record; one that is not there is forgotten already."""
+        with store_errors(StoreUnavailable):
+            await self._redis.delete(self._name(token))
+
+    def _name(self, token: str) -> str:
+        return PREFIX + b64url(hmac.digest(self._pepper, token.encode("utf-8", "surrogatepass"), sha256))
+
+    def _open(self, name: str, box: bytes | None) -> dict[str, Any] | None:
+        if box is None:
+            return None
+        try:
+            content = self._seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name.encode("ascii"))
+            return msgspec.json.decode(content, type=dict[str, Any])
+        except (InvalidTag, ValueError, msgspec.DecodeError):  # Somebody else wrote it, or under another key.
+            logger("records").error(RECORD_UNREADABLE)
+            return None

@@ -1,0 +1,83 @@
+"""A route: its path, how it speaks of errors, how long it may take, and what /openapi.json says of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from structlog.typing import FilteringBoundLogger
+
+from keyturn.contract.errors import KeyturnError
+from serving.problems import OAuthError, Style, answer_error, answer_status
+
+REQUEST_SECONDS: Final = 10.0
+UNEXPECTED: Final = "unexpected_error"
+UNAVAILABLE: Final = "unavailable"
+OPERATIONS: Final[web.AppKey[dict[str, dict[str, Any]]]] = web.AppKey("operations")
+LOG: Final[web.AppKey[FilteringBoundLogger]] = web.AppKey("log")
+_FACTS: Final[web.RequestKey[dict[str, Any]]] = web.RequestKey("facts", dict)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def add_route(
+    app: web.Application,
+    method: str,
+    path: str,
+    handler: Handler,
+    *,
+    style: Style,
+    operation: Mapping[str, Any],
+    within_seconds: float = REQUEST_SECONDS,
+) -> None:
+    """Serve `METHOD path`: errors become answers in the route's style; `operation` is its OpenAPI description.
+
+    A request that takes longer than `within_seconds`, its body included, is answered 503.
+    """
+
+    async def handled(request: web.Request) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(within_seconds):
+                return await handler(request)
+        except TimeoutError:
+            note(request, error_code="request_timeout")
+            return answer_status(503, style)
+        except Exception as error:
+            note(request, error_code=_named(error))
+            answer = answer_error(error, style)
+            if answer.status >= 500:  # noqa: PLR2004 - ours to mend
+                _log_failure(request, error, answer.status)
+            return answer
+
+    if method == hdrs.METH_GET:
+        app.router.add_get(path, handled)
+    else:
+        app.router.add_route(method, path, handled)
+    operations = app.setdefault(OPERATIONS, {})
+    operations.setdefault(path, {})[method.lower()] = dict(operation)
+
+
+def note(request: web.Request, **facts: Any) -> None:
+    """Add facts to the request's log line; never a token, a secret or a key."""
+    request[_FACTS] = {**facts_of(request), **facts}
+
+
+def facts_of(request: web.Request) -> dict[str, Any]:
+    """Return what was noted for the request's log line."""
+    facts: dict[str, Any] = request.get(_FACTS, {})
+    return facts
+
+
+def _named(error: Exception) -> str:
+    if isinstance(error, OAuthError):
+        return error.error
+    return error.code if isinstance(error, KeyturnError) else type(error).__name__
+
+
+def _log_failure(request: web.Request, error: Exception, status: int) -> None:
+    log = request.config_dict.get(LOG)
+    if log is None:
+        return
+    if status == 503 and isinstance(error, KeyturnError):  # noqa: PLR2004
+        log.warning(UNAVAILABLE, code=error.code, reason=str(error))
+    else:
+        log.error(UNEXPECTED, exc_info=error)

@@ -1,0 +1,202 @@
+"""One application for all services: its health, its limits, its headers, its log."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from io import StringIO
+
+import pytest
+import structlog
+from aiohttp import ClientSession, web
+from fakeredis import FakeAsyncRedis
+
+from keyturn.contract.errors import ConfigurationError, StoreUnavailable
+from keyturn.process.logging import configure_logging
+from keyturn.process.settings import LogSettings
+from serving.forms import read_form
+from serving.problems import OAuthError, Style, json_answer
+from serving.routing import add_route
+from tests.building import Standing, serving_at, standing
+
+
+class Sample:
+    """A service with a route for each way to fail."""
+
+    name = "sample"
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add one route for each."""
+        for path, handler, style in (
+            ("/echo", self.echo, Style.OAUTH),
+            ("/store", self.store, Style.OAUTH),
+            ("/crash", self.crash, Style.OAUTH),
+            ("/admin", self.crash, Style.PROBLEM),
+            ("/down", self.store, Style.PROBLEM),
+        ):
+            add_route(app, "POST", path, handler, style=style, operation={"summary": path})
+        add_route(app, "POST", "/slow", self.slow, style=Style.OAUTH, operation={}, within_seconds=0.05)
+
+    async def run(self) -> None:
+        """Do nothing for ever."""
+        await asyncio.Event().wait()
+
+    def unready(self) -> str | None:
+        """Say what the test wants said."""
+        return self.reason
+
+    async def echo(self, request: web.Request) -> web.Response:
+        """Return the form."""
+        return json_answer(await read_form(request))
+
+    async def store(self, _request: web.Request) -> web.Response:
+        """Miss the store."""
+        raise StoreUnavailable("10.0.0.7 refused")
+
+    async def crash(self, _request: web.Request) -> web.Response:
+        """Fail in a way that nobody foresaw."""
+        raise RuntimeError("kt_cs_not_for_your_eyes")
+
+    async def slow(self, _request: web.Request) -> web.Response:
+        """Never answer."""
+        await asyncio.Event().wait()
+        raise OAuthError("invalid_request")
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Standing]:
+    """Begin a world on a fake store."""
+    async with standing(FakeAsyncRedis()) as one:
+        yield one
+
+
+@pytest.fixture
+def log() -> Iterator[StringIO]:
+    """Log as processes do, into memory."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = StringIO()
+    configure_logging(LogSettings(format="json"), process="sample", stream=stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture
+def sample() -> Sample:
+    """Return the service."""
+    return Sample()
+
+
+@pytest.fixture
+async def client(stage: Standing, sample: Sample) -> AsyncIterator[ClientSession]:
+    """Serve it."""
+    async with serving_at([sample], stage.parts) as session:
+        yield session
+
+
+async def test_the_process_tells_its_health_metrics_and_routes(client: ClientSession) -> None:
+    """Probes and scrapers find the four routes on each process."""
+    async with client.get("/healthz") as answer:
+        assert answer.status == 200
+    async with client.get("/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ready"})
+    async with client.get("/metrics") as answer:
+        assert "keyturn_build_info" in await answer.text()
+    async with client.get("/openapi.json") as answer:
+        paths = (await answer.json())["paths"]
+        assert paths.keys() >= {"/echo", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+        assert paths["/echo"]["post"]["responses"]
+
+
+async def test_a_service_that_cannot_serve_truthfully_is_unready_with_its_reason(
+    client: ClientSession, sample: Sample
+) -> None:
+    """A load balancer takes it out, and an operator reads why."""
+    sample.reason = "the feed has been silent for too long"
+    async with client.get("/readyz") as answer:
+        assert answer.status == 503
+        assert await answer.json() == {"status": "unready", "reasons": {"sample": sample.reason}}
+        assert answer.headers["Retry-After"] == "1"
+
+
+async def test_errors_speak_the_language_of_their_route_and_give_nothing_away(client: ClientSession) -> None:
+    """OAuth clients read `error`; operators read a problem; neither reads what went wrong inside."""
+    async with client.post("/store") as answer:
+        assert (answer.status, await answer.json()) == (503, {"error": "temporarily_unavailable"})
+        assert answer.headers["Retry-After"] == "1"
+    async with client.post("/down") as answer:
+        assert answer.content_type == "application/problem+json"
+        assert await answer.json() == {
+            "type": "about:blank", "title": "Service Unavailable", "status": 503, "code": "store_unavailable",
+        }  # fmt: skip
+    async with client.post("/crash") as answer:
+        assert (answer.status, await answer.json()) == (500, {"error": "server_error"})
+    async with client.post("/admin") as answer:
+        assert (await answer.json())["code"] == "server_error"
+    async with client.post("/slow") as answer:
+        assert (answer.status, await answer.json()) == (503, {"error": "temporarily_unavailable"})
+
+
+async def test_a_wrong_method_path_type_or_size_is_refused_as_http_says(client: ClientSession) -> None:
+    """Checklist, every endpoint: 405 with Allow, 404, 415, 413."""
+    async with client.get("/echo") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    async with client.post("/nowhere") as answer:
+        assert answer.status == 404
+    async with client.post("/echo", json={}) as answer:
+        assert answer.status == 415
+    async with client.post("/echo", data={"a": "x" * 70_000}) as answer:
+        assert answer.status == 413
+
+
+async def test_headers_that_are_too_large_or_too_many_get_431(client: ClientSession) -> None:
+    """A limit on everything: 8 KiB a line, 64 headers; and the answer repeats nothing of the request."""
+    for headers in ({"X-Large": "x" * 9000}, {f"X-{n}": "x" for n in range(80)}):
+        async with client.post("/echo", data={"a": "b"}, headers=headers) as answer:
+            assert answer.status == 431
+            assert "Server" not in answer.headers
+            assert "xxx" not in await answer.text()
+
+
+async def test_no_answer_is_cached_or_names_the_server(client: ClientSession) -> None:
+    """`no-store` is the default on errors too, and versions are nobody's business."""
+    for path in ("/echo", "/store", "/crash", "/nowhere", "/healthz"):
+        async with client.post(path, data={"a": "b"}) as answer:
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert "Server" not in answer.headers
+
+
+async def test_each_request_is_one_log_line_without_query_body_or_secret(client: ClientSession, log: StringIO) -> None:
+    """A log that is copied to ten places must hold nothing worth stealing."""
+    async with client.post("/echo?token=kt_at_1234", data={"client_secret": "kt_cs_5678"}):
+        pass
+    async with client.post("/kt_at_path", data={"client_secret": "kt_cs_5678"}):
+        pass
+    async with client.post("/crash"):
+        pass
+    told = log.getvalue()
+    lines = [json.loads(line) for line in told.splitlines()]
+    assert [line["path"] for line in lines if line["event"] == "request"] == ["/echo", "?", "/crash"]
+    assert "RuntimeError" in told
+    assert not any(secret in told for secret in ("1234", "5678", "kt_at_path", "not_for_your_eyes"))
+
+
+async def test_a_busy_port_is_a_configuration_error(stage: Standing, client: ClientSession) -> None:
+    """The second process on a port says so and ends with 2, instead of a stack trace."""
+    port = client._base_url.port if client._base_url else 0
+    with pytest.raises(ExceptionGroup) as caught:
+        async with serving_at([Sample()], stage.parts, listen=f"127.0.0.1:{port}"):
+            pass
+    assert caught.group_contains(ConfigurationError, match="choose another")
+
+
+def test_json_answers_are_compact_and_ordered() -> None:
+    """Equal content gives equal bytes, which tests of indistinguishable answers rely on."""
+    assert json_answer({"b": 1, "a": 2}).body == b'{"a":2,"b":1}'
+    assert json.loads(str(json_answer({"a": "é"}).text)) == {"a": "é"}
