@@ -50,7 +50,8 @@ class IssuerSettings(Section):
         secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
         bare = not set(self.url) & set("?#@ ") and not self.url.endswith("/")
         if not (host and secure and bare):
-            raise ConfigurationError(f"{self.url!r} cannot be an issuer", setting="issuer.url", mend=mend)
+            shown = "this" if "@" in self.url else repr(self.url)  # What stands before an @ may be a password.
+            raise ConfigurationError(f"{shown} cannot be an issuer", setting="issuer.url", mend=mend)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +85,7 @@ class RedisSettings(Section):
         over_network = parts.scheme in ("redis", "rediss") and bool(host)
         over_socket = parts.scheme == "unix" and not host and parts.path.startswith("/")
         if not (over_network or over_socket) or parts.query or parts.fragment:
-            raise ConfigurationError(f"{self.url!r} is not a Redis URL", setting="redis.url", mend=mend)
+            raise ConfigurationError("this is not a Redis URL", setting="redis.url", mend=mend)
 
     def login(self, user: str) -> tuple[str | None, Secret | None]:
         """Return whom a process logs in as and its password; without `credentials`, what the URL and file say.
