@@ -13,8 +13,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 # From half a millisecond, what a verification behind a socket takes, to a slow store.
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-Reading: TypeAlias = float | Mapping[tuple[str, ...], float]
-"""A number, or a number for each combination of label values; ints are welcome."""
+Reading: TypeAlias = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
+"""A number; or one for each value of the label, or for each combination of values of several labels."""
 
 Made = TypeVar("Made", Counter, Gauge, Histogram)
 Family: TypeAlias = type[CounterMetricFamily] | type[GaugeMetricFamily]
@@ -100,8 +100,11 @@ class _Source:
         metric = self.family(self._name, self._about, labels=self.labels)
         for read in self.reads:
             reading = read()
-            for labels, value in (reading if isinstance(reading, Mapping) else {(): reading}).items():
-                metric.add_metric(labels, value)
+            if not isinstance(reading, Mapping):
+                metric.add_metric((), reading)
+                continue
+            for values, number in reading.items():
+                metric.add_metric((values,) if isinstance(values, str) else values, number)
         return metric
 
 
