@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TextIO
 from keyturn.cli.answers import WrongUsage
 
 LARGEST_TOKEN_INPUT = 64 * 1024
-_LONGEST_WAIT_SECONDS = 60.0
+_LONGEST_WAIT_SECONDS = 8.0  # What the services allow.
 # What may be a token or a client secret in a message about wrong arguments.
 _SECRET_LIKE = re.compile(r"kt_[a-z]{2}_[^\s']*|[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}[^\s']*|[A-Za-z0-9_-]{40,}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")

@@ -1,0 +1,141 @@
+"""The revocation service as a whole: routes, the lane's writer and heartbeat, and the watch over adoption."""
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+
+from keyturn.contract.encoding import decode_object
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput, TrustError
+from keyturn.contract.jwk import load_ed25519_private
+from keyturn.contract.positions import Lane
+from keyturn.contract.trust import Trust
+from keyturn.feed.presence import PresenceWatch
+from keyturn.feed.publisher import Publisher, bootstrap
+from keyturn.process.settings import RedisSettings, Settings
+from keyturn.process.values import Secret
+from revocation.keeping import Keeping
+from revocation.routes import RevocationRoutes
+from revocation.settings import RevocationSettings
+from revocation.writer import RevocationWriter
+from serving.parts import Parts
+from serving.records import RecordStore
+from serving.settings import record_keys
+
+NOT_BEGUN = "lane_not_begun"
+BEGUN = "lane_begun"
+_LOOK_AGAIN_SECONDS = 0.25
+_PRUNE_SECONDS = 60.0
+
+
+class RevocationService:
+    """The only voice of the revocations lane."""
+
+    name = "revocation"
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        own = settings.section(RevocationSettings)
+        self._parts, self._may_begin = parts, own.bootstrap
+        self._genesis = _read_genesis(own.genesis_file)
+        self._key = _role_key(own.role_key)
+        replica, freshness = parts.replica, parts.replica.freshness
+        self._publisher = Publisher(Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock)
+        self._writer = RevocationWriter(self._publisher, parts.follower.catch_up, parts.clock)
+        self._watch = PresenceWatch(
+            parts.feed, self._trust, parts.clock,
+            live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
+            durable=settings.section(RedisSettings).durable,
+        )  # fmt: skip
+        self._routes = RevocationRoutes(
+            parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,
+            watch=self._watch,
+            keeping=Keeping(
+                longest_token_seconds=own.longest_token, skew_seconds=parts.skew_seconds, leeway_seconds=own.leeway,
+            ),
+        )  # fmt: skip
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the service's routes."""
+        self._routes.add_routes(app)
+
+    def unready(self) -> str | None:
+        """Return why a revocation could not be accepted or vouched for now."""
+        replica = self._parts.replica
+        if replica.trust.version and replica.position(Lane.REVOCATIONS) is None and not self._may_begin:
+            return "lane revocations has not begun: set revocation.bootstrap for the very first start"
+        if (reason := self._parts.unready()) is not None:
+            return reason
+        if not self._is_trusted():
+            return "the trust document does not give this key the role revocations"
+        silence = self._parts.clock.boottime() - self._publisher.confirmed_boottime
+        if silence >= replica.freshness.stale_after_seconds:
+            return "the store has not accepted a heartbeat for too long"
+        return None
+
+    async def run(self) -> None:
+        """Begin the lane if told to, then beat, watch and prune until cancelled."""
+        while not await self._begun():
+            await self._parts.clock.sleep(_LOOK_AGAIN_SECONDS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._publisher.run(self._parts.follower.catch_up))
+                group.create_task(self._watch.run())
+                group.create_task(self._prune())
+        finally:
+            await self._writer.close()
+
+    async def _begun(self) -> bool:
+        """Say whether the lane stands in our replica; begin it if it never began and we may."""
+        parts = self._parts
+        if parts.replica.position(Lane.REVOCATIONS) is not None:
+            return True
+        if parts.replica.trust.version == 0 or not self._may_begin or not self._is_trusted():
+            return False
+        try:
+            if await bootstrap(parts.feed, self._genesis, parts.replica.trust, Lane.REVOCATIONS):
+                parts.log.info(BEGUN, lane=Lane.REVOCATIONS.value)
+            await parts.follower.catch_up()
+        except FeedUnavailable as error:
+            parts.log.warning(NOT_BEGUN, reason=str(error))
+        except TrustError as error:
+            raise ConfigurationError(
+                f"the genesis of lane revocations is not to be believed: {error}",
+                setting="revocation.genesis_file",
+                mend="name the genesis/revocations.jws that `keyturn init` made",
+            ) from error
+        return parts.replica.position(Lane.REVOCATIONS) is not None
+
+    async def _prune(self) -> None:
+        """Forget what nothing valid can match any more: here, and so in the snapshots."""
+        while True:
+            await self._parts.clock.sleep(_PRUNE_SECONDS)
+            self._parts.replica.forget_expired(self._parts.clock.now())
+
+    def _trust(self) -> Trust:
+        return self._parts.replica.trust
+
+    def _is_trusted(self) -> bool:
+        return self._key.kid in self._trust().role(Lane.REVOCATIONS)
+
+
+def _role_key(secret: Secret) -> StatementKey:
+    try:
+        return StatementKey(load_ed25519_private(decode_object(secret.reveal())))
+    except MalformedInput as error:
+        raise ConfigurationError(
+            "this is not a private Ed25519 JWK",
+            setting="revocation.role_key_file",
+            mend="name the roles/revocations.jwk that `keyturn init` made",
+        ) from error
+
+
+def _read_genesis(path: Path) -> bytes:
+    try:
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}",
+            setting="revocation.genesis_file",
+            mend="name the genesis/revocations.jws that `keyturn init` made",
+        ) from error

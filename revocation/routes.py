@@ -1,0 +1,186 @@
+"""Revocation over HTTP: RFC 7009 for a token's own client, selectors and adoption for operators."""
+
+from typing import Any
+
+from aiohttp import web
+
+from keyturn.contract.credentials import credential_kind
+from keyturn.contract.errors import InvalidSelector, MalformedInput, StoreUnavailable
+from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import Entry, Selector, parse_selector
+from keyturn.feed.presence import PresenceWatch
+from keyturn.verifier.verifier import TokenVerifier
+from revocation.keeping import Keeping
+from revocation.tokens import TokenFinder, selector_of
+from revocation.writer import RevocationWriter, Written
+from serving.authentication import authenticate_client, require_admin
+from serving.forms import read_form, read_json
+from serving.parts import Parts
+from serving.problems import NotFound, OAuthError, Style, json_answer
+from serving.receipts import Durability, Wait, read_wait, receipt, receipt_of
+from serving.records import RecordStore
+from serving.routing import add_route, note
+
+LONGEST_REASON = 200
+RECORD_LEFT = "record_left"  # Its token is revoked all the same: whoever reads a record asks the replica, too.
+_MEMBERS = frozenset({"selector", "reason", "dry_run"})
+_MOST_DIGITS = 15
+
+
+class RevocationRoutes:
+    """Handlers over the writer and the replica."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        records: RecordStore,
+        writer: RevocationWriter,
+        watch: PresenceWatch,
+        keeping: Keeping,
+    ) -> None:
+        self._parts, self._records, self._writer, self._watch = parts, records, writer, watch
+        self._keeping = keeping
+        self._durability = Durability(parts.redis, parts.clock)
+        metrics, about = parts.metrics, "What came of the revocations that were asked for."
+        self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))
+        metrics.read_gauge("keyturn_revocations_waiting", "Revocations that wait for their event.", lambda: len(writer))
+        verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=1)
+        self._finder = TokenFinder(verifier, records, parts.follower.catch_up)
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add every route of the service."""
+        describe = {"summary": "Revoke a token (RFC 7009); ?wait=all&timeout=5 returns a receipt"}
+        add_route(app, "POST", "/revoke", self.revoke, style=Style.OAUTH, operation=describe)
+        describe = {"summary": "Revoke what a selector names"}
+        add_route(app, "POST", "/revocations", self.revoke_selected, style=Style.PROBLEM, operation=describe)
+        describe = {"summary": "Who has adopted a revocation by now"}
+        add_route(app, "GET", "/revocations/{seq}", self.adoption, style=Style.PROBLEM, operation=describe)
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Revoke a token for the client that it was issued to (RFC 7009, 2); 200 means that it is durable."""
+        form = await read_form(request)
+        caller = authenticate_client(request, form, self._parts.replica)
+        note(request, client_id=caller.client_id)
+        wait, token = _wait(request), form.get("token")
+        if token is None:
+            raise OAuthError("invalid_request", "token is missing")
+        claims = await self._finder.find(token)
+        selector = None if claims is None else selector_of(token, claims, self._parts.issuer)
+        if claims is None or selector is None:
+            return await self._nothing_to_revoke(request, wait, "unknown")
+        if claims.get("client_id") != caller.client_id:
+            # RFC 7009, 2.1: refused, and the client is told (RFC 6749, 5.2: "was issued to another client").
+            raise OAuthError("invalid_grant", "the token was issued to another client")
+        replica, now = self._parts.replica, self._parts.clock.now()
+        until = self._keeping.of_token(claims, replica.keys, now)
+        if until <= now:
+            return await self._nothing_to_revoke(request, wait, "expired")
+        if replica.revokes(replica.names(claims)):
+            await self._forget(token)
+            return await self._nothing_to_revoke(request, wait, "revoked_before")
+        written = await self._writer.write(Entry(selector=selector, until=until), report=wait.asked)
+        await self._forget(token)
+        self._count(request, "revoked", written)
+        if not wait.asked:
+            return web.Response(status=200)
+        return await self._receipt(written, wait)
+
+    async def revoke_selected(self, request: web.Request) -> web.Response:
+        """Revoke all that a selector names; answer with the receipt."""
+        admin = await require_admin(request, self._records, self._parts)
+        note(request, client_id=admin.get("client_id"))
+        wait = read_wait(request)
+        order = await read_json(request)
+        entry, dry_run = self._read_order(order)
+        if dry_run:
+            return json_answer({"dry_run": True, "lane": Lane.REVOCATIONS.value, **_shown(entry)})
+        written = await self._writer.write(entry, report=wait.asked)
+        self._count(request, "revoked", written)
+        return await self._receipt(written, wait)
+
+    async def adoption(self, request: web.Request) -> web.Response:
+        """Say who has adopted a revocation of the running epoch by now."""
+        await require_admin(request, self._records, self._parts)
+        text = request.match_info["seq"]
+        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+            raise MalformedInput("a revocation's sequence is a number; its receipt has it")
+        epoch, newest = self._parts.replica.place(Lane.REVOCATIONS)
+        place = epoch, int(text)
+        if not 1 <= place[1] <= newest:
+            raise NotFound(f"lane revocations of epoch {epoch} goes from 1 to {newest}")
+        told, _ = await receipt_of(
+            self._watch, Lane.REVOCATIONS, place, wait=False, appended_boottime=self._writer.begun_at(place),
+            durability=await self._durability.word(),
+        )  # fmt: skip
+        return json_answer(told)
+
+    def _read_order(self, order: dict[str, Any]) -> tuple[Entry, bool]:
+        if unknown := order.keys() - _MEMBERS:
+            raise MalformedInput(f"unknown member {min(unknown)!r}; the body has selector, reason and dry_run")
+        members, reason, dry_run = order.get("selector"), order.get("reason", ""), order.get("dry_run", False)
+        if not isinstance(members, dict):
+            raise InvalidSelector('no selector; send one such as {"selector": {"sub": "alice"}}')
+        if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+            raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
+        if not isinstance(dry_run, bool):
+            raise MalformedInput("dry_run is true or false")
+        parts, now = self._parts, self._parts.clock.now()
+        selector = parse_selector(members, issuer=parts.issuer, now=now, skew_seconds=parts.skew_seconds)
+        if selector.iss != parts.issuer:
+            # Nothing here knows how long that issuer's tokens live, so it could be forgotten too early.
+            raise InvalidSelector(f"iss is another issuer; this one revokes for {parts.issuer}")
+        until = self._keeping.of_selector(parts.replica.keys, now)
+        return Entry(selector=selector, until=until, reason=reason), dry_run
+
+    async def _nothing_to_revoke(self, request: web.Request, wait: Wait, outcome: str) -> web.Response:
+        """Answer 200 (RFC 7009, 2.2), if the store bears out that nothing has passed us by; else 503.
+
+        Who waits learns when all hold at least what we hold.
+        """
+        await self._parts.reach(await self._records.position())
+        self._count(request, outcome)
+        if not wait.asked:
+            return web.Response(status=200)
+        told, complete = await receipt_of(
+            self._watch, Lane.REVOCATIONS, self._parts.replica.place(Lane.REVOCATIONS), wait=True,
+            timeout_seconds=wait.timeout_seconds, appended_boottime=None, durability=await self._durability.word(),
+        )  # fmt: skip
+        return json_answer(told, status=200 if complete else 202)
+
+    async def _receipt(self, written: Written, wait: Wait) -> web.Response:
+        told, complete = await receipt(
+            self._watch, written.event, wait=wait.asked, timeout_seconds=wait.timeout_seconds,
+            appended_boottime=written.begun_boottime, clock=self._parts.clock,
+            durability=await self._durability.word(),
+        )  # fmt: skip
+        return json_answer(told, status=200 if complete or not wait.asked else 202)
+
+    def _count(self, request: web.Request, outcome: str, written: Written | None = None) -> None:
+        self._outcomes.labels(outcome=outcome).inc()
+        note(request, outcome=outcome, **({} if written is None else {"sequence": written.event.position.sequence}))
+
+    async def _forget(self, token: str) -> None:
+        """Delete an opaque token's record; the revocation holds without that."""
+        if credential_kind(token) is not None:
+            try:
+                await self._records.delete(token)
+            except StoreUnavailable as error:
+                self._parts.log.warning(RECORD_LEFT, reason=str(error))
+
+
+def _wait(request: web.Request) -> Wait:
+    try:
+        return read_wait(request)
+    except MalformedInput as error:
+        raise OAuthError("invalid_request", str(error)) from error
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    selector: Selector = entry.selector
+    members: dict[str, Any] = {"iss": selector.iss}
+    if selector.value:
+        members[selector.kind.value] = selector.value
+    if selector.before is not None:
+        members["before"] = selector.before
+    return {"selector": members, "until": entry.until}

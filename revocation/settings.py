@@ -1,0 +1,25 @@
+"""`[revocation]`: where it listens, the lane's role key, and how long a revocation is kept."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from keyturn.process.settings import Section
+from keyturn.process.values import Duration, Listen, Range, Secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RevocationSettings(Section):
+    """The section of the revocation service."""
+
+    SECTION: ClassVar[str] = "revocation"
+    role_key: Secret
+    """The private JWK of the `revocations` role."""
+    genesis_file: Path
+    listen: Listen = field(default_factory=lambda: Listen(host="127.0.0.1", port=8404))
+    bootstrap: bool = False
+    """Whether to begin the lane where the store has none. Never set it where one should be."""
+    longest_token: Annotated[Duration, Range(1, 366 * 86_400)] = 3_600.0
+    """T, if no signing key says more: the longest life of any access token, opaque ones included."""
+    leeway: Annotated[Duration, Range(10, 86_400)] = 60.0
+    """Request timeout (10 s) + G (`rotation.lease`) + what the slowest resource server takes for a request."""
