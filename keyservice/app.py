@@ -77,8 +77,10 @@ class KeyService:
                     setting="keyservice.bootstrap",
                     mend="set it for the very first start; if there was a lane, restore the store instead",
                 )
-            await bootstrap(feed, self._own.genesis_file.read_bytes(), self._trust, Lane.KEYS)
-        await self._parts.follower.ready()
+            genesis = _read(self._own.genesis_file, "keyservice.genesis_file")
+            if await bootstrap(feed, genesis, self._trust, Lane.KEYS):
+                self._rotation.watch.lane_began()
+        await self._parts.follower.ready(Lane.KEYS)
 
     async def _tend(self) -> None:
         """After each change and each second: open the keys that may sign, and see to orders that wait for reports."""

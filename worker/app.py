@@ -9,6 +9,7 @@ from arq.worker import Worker
 
 from keyservice.jobs import ROTATOR
 from keyservice.parts import RotationParts
+from keyturn.contract.positions import Lane
 from keyturn.process.redis import connect
 from keyturn.process.running import keep_running
 from keyturn.process.settings import RedisSettings, Settings
@@ -31,7 +32,7 @@ class WorkerService:
 
     async def run(self) -> None:
         """Watch verifiers and run jobs."""
-        await self._parts.follower.ready()
+        await self._parts.follower.ready(Lane.KEYS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._rotation.watch.run())
             group.create_task(keep_running("arq", self._work, clock=self._parts.clock))

@@ -54,6 +54,7 @@ class PresenceWatch:
         self._seen: dict[str, Seen] = {}
         self._run: str | None = None
         self._watching_since: float | None = None
+        self._began_here = False
         self._changed = asyncio.Condition()
         self._moments: dict[tuple[str, Lane], list[tuple[tuple[int, int], float]]] = {}
 
@@ -78,13 +79,20 @@ class PresenceWatch:
         live = {name: seen.report.keys for name, seen in self._live().items()}
         return Adoption(live, complete=self.complete)
 
+    def lane_began(self) -> None:
+        """Take note that the feed began just now, by our hand: nobody can have been live before.
+
+        It holds for the present server run, as watching does.
+        """
+        self._began_here = True
+
     @property
     def complete(self) -> bool:
         """Say whether no live verifier can be missing from the set."""
         since = self._watching_since
         if since is None:
             return False
-        return self._durable or self._clock.boottime() - since >= self._live_seconds
+        return self._durable or self._began_here or self._clock.boottime() - since >= self._live_seconds
 
     def adopters(self, lane: Lane, place: tuple[int, int]) -> Adopters:
         """Sort the live verifiers into those that hold a place of a lane and those that lag."""
@@ -123,6 +131,7 @@ class PresenceWatch:
         run = await self._board.server_run()
         reports = await self._board.reports()
         if self._watching_since is None or (run != self._run and not self._durable):
+            self._began_here = self._began_here and self._run is None
             self._watching_since = self._clock.boottime()
         self._run = run
         for verifier, report in reports.items():

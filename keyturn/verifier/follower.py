@@ -50,7 +50,7 @@ class Follower:
         self.on_change: list[Callable[[], None]] = []
         self.refused = 0  # Statements that nobody with the right role made.
         self._feed, self._clock, self._root, self._allow_dev, self._note = feed, clock, root, allow_dev, note
-        self._ready = asyncio.Event()
+        self._ready = {lane: asyncio.Event() for lane in Lane}
         self._flight: asyncio.Task[None] | None = None
         self._last_catch_up = self._last_trust = float("-inf")
 
@@ -68,9 +68,10 @@ class Follower:
                 longest = _BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)]
                 await self._clock.sleep(entropy.jitter(longest / 2, longest))
 
-    async def ready(self) -> None:
-        """Wait until both lanes have been loaded and the subscription stands."""
-        await self._ready.wait()
+    async def ready(self, *lanes: Lane) -> None:
+        """Wait until these lanes (both, if none is named) have been loaded and the subscription stands."""
+        for lane in lanes or Lane:
+            await self._ready[lane].wait()
 
     async def catch_up(self) -> None:
         """Read what was missed, now: one flight for all who ask, at most one each 100 ms.
@@ -95,15 +96,15 @@ class Follower:
                     await self._take(lane, statement)
                 case Listening():
                     await self._read_all()
-                    if all(self.replica.position(lane) for lane in Lane):
-                        self._ready.set()
                 case None:
                     before = self.replica.heard_at
                     await self._read_all()
-                    if self.replica.heard_at > before:
+                    if self.replica.heard_at > before > 0:
                         raise FeedUnavailable("the doorbell is deaf: the head moved and nothing rang")
 
     async def _take(self, lane: Lane, statement: bytes) -> None:
+        if self.replica.trust.version == 0:
+            await self._read_trust()
         if self._admit(lane, statement) is not Admission.APPLIED:
             await self._read_lane(lane)
         self._tell()
@@ -190,5 +191,8 @@ class Follower:
         self._note("statement_refused", lane=lane, code=code, reason=reason)
 
     def _tell(self) -> None:
+        for lane, ready in self._ready.items():
+            if self.replica.position(lane) is not None:
+                ready.set()
         for callback in self.on_change:
             callback()
