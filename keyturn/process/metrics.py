@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,8 +13,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 # From half a millisecond, what a verification behind a socket takes, to a slow store.
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-Reading: TypeAlias = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
-"""A number; or one for each value of the label, or for each combination of values of several labels."""
+Reading: TypeAlias = float | Mapping[Any, float]
+"""A number; or one for each value (str) of the label, or each combination (tuple of str) of several labels."""
 
 Made = TypeVar("Made", Counter, Gauge, Histogram)
 Family: TypeAlias = type[CounterMetricFamily] | type[GaugeMetricFamily]
