@@ -13,6 +13,7 @@ from keyturn.process.redis import connect, require_durable, server_facts, store_
 from keyturn.process.values import Secret
 from stack.ports import free_port
 from stack.server import EmbeddedServer, ServerFailed
+from tests.process.alive import is_there
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -25,15 +26,6 @@ async def ask(server: EmbeddedServer, *command: str | bytes, user: str | None = 
         return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
     finally:
         await redis.aclose()
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 def addresses_listening_on(port: int) -> set[str]:
