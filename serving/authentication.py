@@ -83,7 +83,7 @@ async def require_admin(request: web.Request, records: RecordStore, parts: Parts
     if credential_kind(token) is not CredentialKind.ACCESS:
         raise BearerError("invalid_token", "not an opaque access token")
     reading = await records.read(token)
-    await parts.reach(reading.position)
+    await parts.reach(reading.positions)
     parts.require_replica()
     claims = reading.record
     now, replica = parts.clock.now(), parts.replica

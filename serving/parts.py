@@ -1,7 +1,7 @@
 """What every service stands on: the store, the feed, and a replica of its own with the follower that keeps it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class Parts:
     log: FilteringBoundLogger
     metrics: Metrics
     skew_seconds: float
-    _waiting: dict[asyncio.Future[None], tuple[int, int]] = field(default_factory=dict, repr=False)
+    _waiting: dict[asyncio.Future[None], Mapping[Lane, tuple[int, int]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Hear each step of the replica, for those who wait for a position."""
@@ -73,26 +73,24 @@ class Parts:
             return "the trust document has expired"
         return "the feed has been silent for too long" if self.state() is State.EXPIRED else None
 
-    async def reach(self, position: bytes | None) -> None:
-        """Wait until the replica holds that place of the revocations lane, as the store just told it.
+    async def reach(self, positions: Mapping[Lane, bytes | None]) -> None:
+        """Wait until the replica holds those places, as the store just told them.
 
-        What was revoked before the store was read is then known here. Raises FeedUnavailable if it cannot be reached;
-        a store that names no position, or none that can be read, cannot say either.
+        What was revoked before the store was read is then known here. Raises FeedUnavailable if that cannot be; a
+        store that names no position, or none that can be read, cannot say either.
         """
-        if position is None:
-            raise FeedUnavailable("the store names no position of lane revocations")
-        try:
-            place = parse_position(position.decode("ascii", "replace").partition("\n")[0]).place
-        except MalformedInput as error:
-            raise FeedUnavailable("the store names a position that is none") from error
-        if self.replica.place(Lane.REVOCATIONS) < place:
-            await self._reach(place)
+        wanted = {lane: _place(lane, position) for lane, position in positions.items()}
+        if not self._holds(wanted):
+            await self._wait_for(wanted)
 
-    async def _reach(self, place: tuple[int, int]) -> None:
+    def _holds(self, places: Mapping[Lane, tuple[int, int]]) -> bool:
+        return all(self.replica.place(lane) >= place for lane, place in places.items())
+
+    async def _wait_for(self, places: Mapping[Lane, tuple[int, int]]) -> None:
         """Wait for the doorbell, which mostly rings within a millisecond, and read the stream at the same time."""
-        arrived = asyncio.get_running_loop().create_future()
-        self._waiting[arrived] = place
-        catching_up = asyncio.ensure_future(self._catch_up(place))
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[arrived] = places
+        catching_up = asyncio.ensure_future(self._catch_up(places))
         try:
             await asyncio.wait({arrived, catching_up}, return_when=asyncio.FIRST_COMPLETED)
             if not arrived.done():
@@ -100,22 +98,29 @@ class Parts:
         finally:
             del self._waiting[arrived]
             catching_up.cancel()
-        if self.replica.place(Lane.REVOCATIONS) < place:
+        if not self._holds(places):
             raise FeedUnavailable("the replica is behind the store and could not catch up")
 
-    async def _catch_up(self, place: tuple[int, int]) -> None:
+    async def _catch_up(self, places: Mapping[Lane, tuple[int, int]]) -> None:
         # A flight that was under way when we asked may have read the stream before our place was there.
         for _ in range(_MOST_CATCH_UPS):
-            if self.replica.place(Lane.REVOCATIONS) >= place:
+            if self._holds(places):
                 return
             await self.follower.catch_up()
 
     def _wake(self) -> None:
-        if self._waiting:
-            held = self.replica.place(Lane.REVOCATIONS)
-            for waiter, place in self._waiting.items():
-                if place <= held and not waiter.done():
-                    waiter.set_result(None)
+        for waiter, places in self._waiting.items():
+            if not waiter.done() and self._holds(places):
+                waiter.set_result(None)
+
+
+def _place(lane: Lane, position: bytes | None) -> tuple[int, int]:
+    if position is None:
+        raise FeedUnavailable(f"the store names no position of lane {lane}")
+    try:
+        return parse_position(position.decode("ascii", "replace").partition("\n")[0]).place
+    except MalformedInput as error:
+        raise FeedUnavailable(f"the store names a position of lane {lane} that is none") from error
 
 
 @asynccontextmanager

@@ -1,10 +1,10 @@
 """Sealed records of opaque tokens: found by a keyed hash, opened only under the name that they were sealed for."""
 
 import hmac
-from collections.abc import Awaitable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -19,12 +19,14 @@ from keyturn.contract.positions import Lane
 from keyturn.feed.redis import head_key
 from keyturn.process.logging import logger
 from keyturn.process.redis import store_errors
+from serving.gathering import Gathering
 
 PREFIX = "keyturn:record:"
 RECORD_UNREADABLE = "record_unreadable"
 LARGEST_RECORD_BYTES = 16 * 1024
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+_MOST_READ_TOGETHER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,15 @@ class RecordKeys:
         return cls(members["id"], seal, pepper)
 
 
+Positions: TypeAlias = Mapping[Lane, bytes | None]
+"""Where the store says that each lane stands."""
+
+
 class Reading(NamedTuple):
-    """A record, None where there is none, and the revocations lane's newest position at that very moment."""
+    """A record, None where there is none, and where both lanes stood once it had been read."""
 
     record: dict[str, Any] | None
-    position: bytes | None
+    positions: Positions
 
 
 class RecordStore:
@@ -60,6 +66,7 @@ class RecordStore:
     def __init__(self, redis: Redis, keys: RecordKeys, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
         self._seal, self._pepper = AESGCM(keys.seal), keys.pepper
+        self._reads = Gathering(self._read_all, most_together=_MOST_READ_TOGETHER)
 
     async def put(self, token: str, record: dict[str, Any], *, expires_at: float) -> None:
         """Keep a token's record until `expires_at` (Unix seconds)."""
@@ -81,24 +88,33 @@ class RecordStore:
         return self._open(name, box)
 
     async def read(self, token: str) -> Reading:
-        """Return a token's record and where the revocations lane stood when it was read, in one round trip."""
+        """Return a token's record and where both lanes stand, in one round trip that others may share."""
         name = self._name(token)
-        with store_errors(StoreUnavailable):
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.get(name)
-            pipeline.hget(head_key(Lane.REVOCATIONS), "position")
-            box, position = await pipeline.execute()
-        return Reading(self._open(name, box), position)
+        box, positions = await self._reads.ask(name)
+        return Reading(self._open(name, box), positions)
 
-    async def position(self) -> bytes | None:
-        """Return where the revocations lane stands now."""
-        with store_errors(StoreUnavailable):
-            return await cast("Awaitable[bytes | None]", self._redis.hget(head_key(Lane.REVOCATIONS), "position"))
+    async def positions(self) -> Positions:
+        """Return where both lanes stand now, in one round trip that others may share."""
+        return (await self._reads.ask(None))[1]
 
     async def delete(self, token: str) -> None:
         """Forget a token's record; one that is not there is forgotten already."""
         with store_errors(StoreUnavailable):
             await self._redis.delete(self._name(token))
+
+    async def _read_all(self, names: Sequence[str | None]) -> list[tuple[bytes | None, Positions]]:
+        # The positions are read last: what was revoked before a record was read lies behind them.
+        with store_errors(StoreUnavailable):
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in names:
+                if name is not None:
+                    pipeline.get(name)
+            for lane in Lane:
+                pipeline.hget(head_key(lane), "position")
+            *boxes, keys, revocations = await pipeline.execute()
+        positions = {Lane.KEYS: keys, Lane.REVOCATIONS: revocations}
+        found = iter(boxes)
+        return [(None if name is None else next(found), positions) for name in names]
 
     def _name(self, token: str) -> str:
         return PREFIX + b64url(hmac.digest(self._pepper, token.encode("utf-8", "surrogatepass"), sha256))

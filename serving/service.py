@@ -1,6 +1,5 @@
 """Serves one or several services as one HTTP application, with their followers and background work."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -65,4 +64,4 @@ async def serve(
             log.info(READY, services=[service.name for service in services], listen=address)
             if ready is not None:
                 ready(address)
-            await asyncio.Event().wait()
+            await supervisor.forever()

@@ -1,0 +1,67 @@
+"""Gathers what is asked at the same time into batches: no lingering when idle, fewer round trips under load."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from serving.problems import Busy
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+class Gathering(Generic[Asked, Answer]):
+    """Asks in batches of at most `most_together`; while `at_once` batches are under way, the next one gathers.
+
+    `ask_all` answers a batch in its order; what it raises, each of the batch is told. More than `most_waiting` in the
+    queue raises Busy.
+    """
+
+    def __init__(
+        self,
+        ask_all: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]],
+        *,
+        most_together: int,
+        at_once: int = 2,
+        most_waiting: int = 4096,
+    ) -> None:
+        self._ask_all, self._most_together, self._at_once = ask_all, most_together, at_once
+        self._most_waiting = most_waiting
+        self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def ask(self, one: Asked) -> Answer:
+        """Return the answer to one question, asked after this call began."""
+        if len(self._waiting) >= self._most_waiting:
+            raise Busy("too many wait already")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((one, answer))
+        if len(self._flights) < self._at_once:
+            # The task starts in the loop's next turn: whoever asks in this one comes along.
+            flight = asyncio.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+        return await answer
+
+    async def _fly(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._most_together], self._waiting[self._most_together :]
+            wanted = [(one, answer) for one, answer in batch if not answer.done()]
+            if not wanted:
+                continue
+            try:
+                answers = await self._ask_all([one for one, _ in wanted])
+                for (_, waiter), answer in zip(wanted, answers, strict=True):
+                    if not waiter.done():
+                        waiter.set_result(answer)
+            except Exception as error:
+                _fail(wanted, error)
+            except asyncio.CancelledError:
+                _fail(wanted, Busy("ended before it was answered"))
+                raise
+
+
+def _fail(batch: Sequence[tuple[Asked, "asyncio.Future[Answer]"]], error: Exception) -> None:
+    for _, waiter in batch:
+        if not waiter.done():
+            waiter.set_exception(error)
