@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["dev.txt", "services.txt", "library.txt", "library-oldest.txt"]
+LOCKS = ["dev.txt", "services.txt", "wheel.txt", "library.txt", "library-oldest.txt"]
 
 
 def project() -> dict[str, Any]:
@@ -38,17 +38,13 @@ def direct() -> set[str]:
 def test_each_direct_dependency_has_its_line_of_justification() -> None:
     """What nobody can say a reason for should not be trusted with keys."""
     text = (ROOT / "docs/reference/dependencies.md").read_text()
-    justified = {
-        name_of(found) for found in re.findall(r"^\| `([^`]+)` \| [^|]{20,} \|$", text, re.MULTILINE)
-    }
+    justified = {name_of(found) for found in re.findall(r"^\| `([^`]+)` \| [^|]{20,} \|$", text, re.MULTILINE)}
     assert justified == direct() | {"jose"}  # jose is the one that Node's package.json asks for.
 
 
 def test_each_direct_dependency_is_in_the_lock() -> None:
     """An installation from a stale lock would miss what was added since."""
-    locked = {
-        name_of(line) for line in (ROOT / "requirements/dev.txt").read_text().splitlines() if "==" in line
-    }
+    locked = {name_of(line) for line in (ROOT / "requirements/dev.txt").read_text().splitlines() if "==" in line}
     assert direct() <= locked
 
 
@@ -67,7 +63,7 @@ def test_the_locks_agree_on_every_version() -> None:
     tested = pins("dev.txt")
     assert all(
         tested[name] == version
-        for lock in ("services.txt", "library.txt")
+        for lock in ("services.txt", "wheel.txt", "library.txt")
         for name, version in pins(lock).items()
     )
 
