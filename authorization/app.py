@@ -1,0 +1,44 @@
+"""The authorization service as a whole: its routes over minter, signer and records."""
+
+import asyncio
+
+from aiohttp import web
+
+from authorization.minting import Minter
+from authorization.routes import AuthorizationRoutes
+from authorization.settings import AuthorizationSettings
+from authorization.signing import SigningClient
+from keyturn.process.settings import Settings
+from serving.parts import Parts
+from serving.records import RecordStore
+from serving.settings import record_keys
+
+
+class AuthorizationService:
+    """Issues access tokens."""
+
+    name = "authorization"
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        own = settings.section(AuthorizationSettings)
+        self._parts = parts
+        self._signer = SigningClient(own.signer_path(), own.identity_key(), parts.clock)
+        records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        minter = Minter(
+            replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
+            token_seconds=own.access_token,
+        )  # fmt: skip
+        self._routes = AuthorizationRoutes(parts, minter)
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add every route of the service."""
+        self._routes.add_routes(app)
+
+    def unready(self) -> str | None:
+        """Return why no token can be issued truthfully now."""
+        return self._parts.unready()
+
+    async def run(self) -> None:
+        """Keep the way to the signer open until cancelled."""
+        async with self._signer:
+            await asyncio.Event().wait()

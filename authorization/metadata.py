@@ -1,0 +1,35 @@
+"""What this authorization server says of itself (RFC 8414): only what is there now."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from serving.authentication import AUTHENTICATION_METHODS
+
+WELL_KNOWN = "/.well-known/oauth-authorization-server"
+MAX_AGE_SECONDS = 300
+GRANT_TYPES = ("client_credentials",)
+
+
+def metadata(issuer: str) -> dict[str, Any]:
+    """Return the metadata document.
+
+    `response_types_supported` would be empty while there is no authorization endpoint, and a member without elements
+    is left out (RFC 8414, 3.2).
+    """
+    methods = list(AUTHENTICATION_METHODS)
+    return {
+        "issuer": issuer,
+        "token_endpoint": issuer + "/token",
+        "jwks_uri": issuer + "/.well-known/jwks.json",
+        "grant_types_supported": list(GRANT_TYPES),
+        "token_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint": issuer + "/revoke",
+        "revocation_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint": issuer + "/introspect",
+        "introspection_endpoint_auth_methods_supported": methods,
+    }
+
+
+def metadata_path(issuer: str) -> str:
+    """Return where the document is: the issuer's own path stands behind the well-known part (RFC 8414, 3.1)."""
+    return WELL_KNOWN + urlsplit(issuer).path

@@ -1,0 +1,85 @@
+"""Makes access tokens: JWT (RFC 9068) through the signer, opaque ones through the record store."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from authorization.asking import Asked
+from keyturn import entropy
+from keyturn.clock import Clock
+from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
+from keyturn.contract.encoding import decode_object, unb64url
+from keyturn.contract.errors import MalformedInput, SignerUnavailable
+from keyturn.contract.trust import TokenFormat
+from keyturn.verifier.replica import Replica
+from serving.records import RecordStore
+
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - a JOSE typ (RFC 9068, 2.1)
+
+
+class Signer(Protocol):
+    """Signs claims: the key service."""
+
+    async def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
+        """Return the compact JWS; raises SigningRefused or SignerUnavailable."""
+        ...
+
+
+class Minted(NamedTuple):
+    """An access token and the seconds that it has to live."""
+
+    token: str
+    expires_in: int
+
+
+class Minter:
+    """Makes tokens of new grants."""
+
+    def __init__(
+        self, *, replica: Replica, signer: Signer, records: RecordStore, clock: Clock, token_seconds: float
+    ) -> None:
+        self._replica, self._signer, self._records, self._clock = replica, signer, records, clock
+        self._seconds = token_seconds
+
+    async def mint(self, asked: Asked, *, subject: str, client_id: str) -> Minted:
+        """Return an access token of a grant that begins now; raises StoreUnavailable or SignerUnavailable."""
+        now = self._clock.now()
+        claims = self._claims(asked, subject=subject, client_id=client_id, now=now)
+        if asked.token_format is TokenFormat.OPAQUE:
+            return await self._keep({**claims, "iss": self._replica.issuer, "iat": int(now)}, now)
+        token = await self._signer.sign(TOKEN_TYPE, claims)
+        return Minted(token, _expiry(token) - int(now))
+
+    async def _keep(self, claims: dict[str, Any], now: float) -> Minted:
+        token = make_credential(CredentialKind.ACCESS, entropy.token_bytes(RANDOM_BYTES))
+        # Verifiers forgive the skew, so the record outlasts the token by as much.
+        await self._records.put(token, claims, expires_at=claims["exp"] + self._replica.freshness.skew_seconds)
+        return Minted(token, claims["exp"] - int(now))
+
+    def _claims(self, asked: Asked, *, subject: str, client_id: str, now: float) -> dict[str, Any]:
+        claims: dict[str, Any] = {
+            "sub": subject,
+            "client_id": client_id,
+            "aud": asked.audiences[0] if len(asked.audiences) == 1 else list(asked.audiences),
+            "nbf": int(now),
+            "exp": int(now) + int(self._seconds),
+            "jti": entropy.uuid7(now),
+        }
+        if asked.scopes:
+            claims["scope"] = " ".join(asked.scopes)
+        cutoff = self._replica.latest_cutoff({**claims, "iss": self._replica.issuer})
+        return {**claims, "grant_id": new_grant_id(now=now, cutoff=cutoff)}
+
+
+def new_grant_id(*, now: float, cutoff: float) -> str:
+    """Return the id of a grant that begins now, stamped after a cutoff (Unix seconds), which it must outlive."""
+    milliseconds = max(math.floor(now * 1000), math.floor(cutoff * 1000) + 1)
+    return entropy.uuid7((milliseconds + 0.5) / 1000)  # In the middle of the millisecond, whatever floats do.
+
+
+def _expiry(token: str) -> int:
+    """Return when a JWT that was just signed for us ends: its signer may have made it shorter."""
+    try:
+        return int(decode_object(unb64url(token.split(".")[1]))["exp"])
+    except (IndexError, KeyError, TypeError, ValueError, MalformedInput) as error:
+        raise SignerUnavailable("the signer's answer is no token") from error

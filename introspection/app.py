@@ -1,0 +1,39 @@
+"""The introspection service as a whole: its route over judge, verifier and records."""
+
+import asyncio
+
+from aiohttp import web
+
+from introspection.judge import Judge
+from introspection.routes import IntrospectionRoutes
+from introspection.settings import IntrospectionSettings
+from keyturn.process.settings import Settings
+from keyturn.verifier.verifier import TokenVerifier
+from serving.parts import Parts
+from serving.records import RecordStore
+from serving.settings import record_keys
+
+
+class IntrospectionService:
+    """Answers whether tokens are active."""
+
+    name = "introspection"
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        own = settings.section(IntrospectionSettings)
+        self._parts = parts
+        records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens)
+        self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier))
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add every route of the service."""
+        self._routes.add_routes(app)
+
+    def unready(self) -> str | None:
+        """Return why nothing can be said of tokens now."""
+        return self._parts.unready()
+
+    async def run(self) -> None:
+        """Wait: introspection has no background work of its own."""
+        await asyncio.Event().wait()

@@ -1,0 +1,107 @@
+"""From a presented token and who asks to one verdict, on what the store holds at this moment."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keyturn.clock import Clock
+from keyturn.contract.credentials import CredentialKind, credential_kind
+from keyturn.contract.errors import FeedUnavailable, InvalidToken, StoreUnavailable
+from keyturn.contract.tokens import audiences, check_claims
+from keyturn.verifier.freshness import State
+from keyturn.verifier.policy import Policy
+from keyturn.verifier.replica import Replica
+from keyturn.verifier.verdict import Kind, Verdict
+from keyturn.verifier.verifier import TokenVerifier
+from serving.authentication import Caller
+from serving.parts import Parts
+from serving.problems import Busy
+from serving.records import RecordStore
+
+_MOST_AUDIENCES = 4096
+
+
+class Judge:
+    """Judges tokens for resource servers; `unknown` where nothing can be said, never `inactive` instead.
+
+    The store is asked for its newest position in the same round trip as for the record, and the replica follows up to
+    there before it is asked: what was revoked before the question is never called active.
+    """
+
+    def __init__(self, parts: Parts, records: RecordStore, verifier: TokenVerifier) -> None:
+        self._parts, self._records, self._verifier = parts, records, verifier
+        self._policies: dict[str, Policy] = {}
+
+    async def judge(self, token: str, caller: Caller) -> Verdict:
+        """Return the verdict on a token for the audiences of this caller."""
+        try:
+            # Whatever the token looks like, the store is asked once: the time that it takes tells nothing.
+            reading = await self._records.read(token)
+            await self._parts.reach(reading.positions)
+        except (StoreUnavailable, FeedUnavailable, Busy) as error:
+            self._parts.log.warning("introspection_unavailable", code=error.code, reason=str(error))
+            return Verdict(Kind.UNKNOWN, error.code, self._parts.state())
+        state = self._parts.state()
+        if state is State.EXPIRED:
+            return Verdict(Kind.UNKNOWN, "replica_expired", state)
+        if credential_kind(token) is not None:
+            return _judge_record(
+                token, reading.record, caller, replica=self._replica, clock=self._parts.clock, state=state
+            )
+        return self._judge_signed(token.encode("utf-8", "surrogatepass"), caller, state)
+
+    @property
+    def _replica(self) -> Replica:
+        return self._parts.replica
+
+    def _judge_signed(self, token: bytes, caller: Caller, state: State) -> Verdict:
+        """Judge a JWT: for the first of the caller's audiences that it has."""
+        verdict = Verdict(Kind.INACTIVE, "audience", state)
+        for audience in caller.client.audiences:
+            verdict = self._verifier.judge(token, self._policy(audience))
+            if verdict.reason != "audience":
+                break
+        if verdict.kind is Kind.ACTIVE and not _client_stands(verdict.claims, self._replica):
+            return Verdict(Kind.INACTIVE, "client", state)
+        return verdict
+
+    def _policy(self, audience: str) -> Policy:
+        """Return the one policy of an audience: verdicts are cached under it."""
+        policy = self._policies.get(audience)
+        if policy is None:
+            if len(self._policies) >= _MOST_AUDIENCES:
+                self._policies.clear()
+            policy = self._policies[audience] = Policy(audience=audience, name="introspection")
+        return policy
+
+
+def _judge_record(
+    token: str, claims: Mapping[str, Any] | None, caller: Caller, *, replica: Replica, clock: Clock, state: State
+) -> Verdict:
+    """Judge an opaque token by its record, by the same rules as a JWT."""
+    reason = _objection(token, claims, caller, replica, clock.now())
+    if claims is None or reason is not None:
+        return Verdict(Kind.INACTIVE, reason or "no_record", state)
+    return Verdict(Kind.ACTIVE, "active", state, claims)
+
+
+def _objection(
+    token: str, claims: Mapping[str, Any] | None, caller: Caller, replica: Replica, now: float
+) -> str | None:
+    if credential_kind(token) is not CredentialKind.ACCESS:
+        return "type"
+    if claims is None:
+        return "no_record"
+    try:
+        check_claims(claims, issuer=replica.issuer, now=now, skew_seconds=replica.freshness.skew_seconds)
+    except InvalidToken as error:
+        return error.reason
+    if replica.revokes(replica.names(claims)):
+        return "revoked"
+    if not _client_stands(claims, replica):
+        return "client"
+    return None if set(audiences(claims)) & set(caller.client.audiences) else "audience"
+
+
+def _client_stands(claims: Mapping[str, Any], replica: Replica) -> bool:
+    """Say whether the client that the token was issued to still exists."""
+    return claims.get("client_id") in replica.trust.document.clients
