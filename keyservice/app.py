@@ -15,10 +15,11 @@ from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustEr
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
+from keyturn.process.pinned import read_root
 from keyturn.process.settings import Settings, TrustSettings
 from serving.application import make_application
 from serving.listening import listening
-from serving.parts import Parts, read_root
+from serving.parts import Parts
 from serving.records import RecordStore
 from serving.settings import record_keys
 

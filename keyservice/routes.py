@@ -5,10 +5,10 @@ from typing import Any
 
 from aiohttp import web
 
-from keyservice.jwks import Jwks, render_jwks
 from keyservice.parts import RotationParts
 from keyservice.rotator import Outcome
 from keyturn.contract.errors import MalformedInput
+from keyturn.contract.jwks import Jwks, render_jwks
 from keyturn.contract.keys import KeyRecord, KeySet
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import jwks_max_age

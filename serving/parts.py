@@ -4,26 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
-from keyturn.contract.encoding import decode_object
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput, ReplicaExpired
-from keyturn.contract.jwk import load_public
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.feed.redis import RedisFeed
+from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
+from keyturn.process.pinned import read_root
 from keyturn.process.redis import connect
 from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import State
 from keyturn.verifier.replica import Replica
-from serving.settings import FreshnessSettings
 
 _MOST_CATCH_UPS = 3
 
@@ -150,20 +147,6 @@ async def open_parts(
             clock=clock, redis=redis, feed=feed, replica=replica, follower=follower, log=log,
             metrics=Metrics(process=user) if metrics is None else metrics, skew_seconds=fresh.skew,
         )  # fmt: skip
-
-
-def read_root(path: Path) -> dict[str, Any]:
-    """Return the public JWK of the root that is pinned in a file; raises ConfigurationError."""
-    mend = "name the root.jwk that `keyturn init` made"
-    try:
-        jwk = decode_object(path.read_bytes())
-        members = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "d")}
-        load_public(members, "EdDSA")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", setting="trust.root", mend=mend) from error
-    except MalformedInput as error:
-        raise ConfigurationError(f"{path} is no public root: {error}", setting="trust.root", mend=mend) from error
-    return members
 
 
 def _connect(stack: AsyncExitStack, store: RedisSettings, user: str, *, subscribing: bool) -> Redis:
