@@ -78,9 +78,9 @@ async def _to_its_end(main: Callable[[], Awaitable[None]]) -> int:
 
 
 def _status(work: "asyncio.Future[int]", *, name: str, told: bool) -> int:
-    if work.cancelled():
-        return FINE if told else CRASH
-    error = work.exception()
+    if work.cancelled() and told:
+        return FINE
+    error = asyncio.CancelledError() if work.cancelled() else work.exception()  # It may have cancelled itself.
     if error is None:
         return work.result()
     for cause in _leaves(error):
@@ -178,11 +178,16 @@ async def keep_running(
     failures = 0
     while True:
         began = clock.boottime()
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             await start()
         except ConfigurationError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure = error  # It cancelled itself, as a library may: nobody told us to end.
         except Exception as error:
             failure = error
         failures = 1 if clock.boottime() - began >= healthy_after_seconds else failures + 1
