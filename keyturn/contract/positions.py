@@ -1,9 +1,12 @@
 """Lanes, and places in them: epoch, sequence and the hash of the event that stands there."""
 
+import re
 from enum import StrEnum
 from typing import NamedTuple
 
 from keyturn.contract.errors import MalformedInput
+
+_NUMBER = re.compile(r"[0-9]{1,19}")  # As many digits as a stream's id can have.
 
 
 class Lane(StrEnum):
@@ -34,6 +37,7 @@ def parse_position(text: str) -> Position:
     """Read `EPOCH:SEQUENCE:HASH`; raises MalformedInput."""
     epoch, _, rest = text.partition(":")
     sequence, _, hash_ = rest.partition(":")
-    if not (epoch.isascii() and epoch.isdigit() and sequence.isascii() and sequence.isdigit() and hash_):
+    numbers = _NUMBER.fullmatch(epoch) and _NUMBER.fullmatch(sequence)
+    if not numbers or not hash_:
         raise MalformedInput("not a position: EPOCH:SEQUENCE:HASH")
     return Position(int(epoch), int(sequence), hash_)

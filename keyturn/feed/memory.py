@@ -28,7 +28,7 @@ class _Subscription(Generic[_T]):
     """A bounded queue that a subscriber reads."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[_T | Listening] = asyncio.Queue(_QUEUE)
+        self._queue: asyncio.Queue[_T | Listening | None] = asyncio.Queue(_QUEUE)
         self._queue.put_nowait(Listening())
         self._lost = False
 
@@ -40,14 +40,17 @@ class _Subscription(Generic[_T]):
 
     def lose(self) -> None:
         self._lost = True
+        if self._queue.empty():
+            self._queue.put_nowait(None)  # Wakes the reader.
 
     async def next(self, within_seconds: float) -> _T | Listening | None:
         if self._lost:
             raise FeedUnavailable("the subscription was cut off")
         try:
-            return await asyncio.wait_for(self._queue.get(), within_seconds)
+            word = await asyncio.wait_for(self._queue.get(), within_seconds)
         except TimeoutError:
             return None
+        return word if word is not None else await self.next(within_seconds)
 
 
 class MemoryFeed:

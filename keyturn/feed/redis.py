@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, RedisError
 
-from keyturn.contract.errors import FeedUnavailable, PositionTaken
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
-from keyturn.contract.positions import Lane, Position
+from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.feed.log import BATCH, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 PREFIX = "keyturn:"
@@ -24,8 +24,8 @@ if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
 redis.call('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
 redis.call('HSET', KEYS[1], 'position', ARGV[4], 'statement', ARGV[3], 'at', ARGV[5])
 local erased = tonumber(ARGV[7])
-for i = 8, 7 + erased do redis.call('HDEL', KEYS[3], ARGV[i]) end
 for i = 8 + erased, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+for i = 8, 7 + erased do redis.call('HDEL', KEYS[3], ARGV[i]) end
 redis.call('PUBLISH', ARGV[6], ARGV[3])
 return 1
 """
@@ -129,12 +129,13 @@ class RedisFeed:
         key = snapshot_key(snapshot.snapshot.lane)
         with _reaching():
             held = await cast("Awaitable[bytes | None]", self._redis.hget(key, "position"))
-        if held is None:
+        try:
+            stored = parse_position((held or b"").decode("ascii", "replace"))
+        except MalformedInput:
+            return False  # Nothing is there, or nothing of ours.
+        if stored.epoch != snapshot.position.epoch or stored.sequence >= snapshot.position.sequence:
             return False
-        epoch, sequence, _ = held.split(b":", 2)
-        if int(epoch) != snapshot.position.epoch or int(sequence) >= snapshot.position.sequence:
-            return False
-        return bool(await self._script(_KEEP, [key], held, str(snapshot.position), snapshot.compact))
+        return bool(await self._script(_KEEP, [key], str(stored), str(snapshot.position), snapshot.compact))
 
     async def top(self, lane: Lane) -> Top | None:
         """Return the newest place."""
@@ -196,7 +197,7 @@ class RedisFeed:
             keys = [key async for key in self._redis.scan_iter(match=PRESENCE + "*", count=500)]
             values = await self._redis.mget(keys) if keys else []
         pairs = zip(keys, values, strict=True)
-        return {key.decode()[len(PRESENCE) :]: value for key, value in pairs if value is not None}
+        return {key.decode("utf-8", "replace")[len(PRESENCE) :]: value for key, value in pairs if value is not None}
 
     async def server_run(self) -> str:
         """Name the server's present run."""
@@ -237,6 +238,8 @@ async def _subscription(redis: Redis) -> AsyncIterator[PubSub]:
         connection, pubsub.connection = pubsub.connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+            connection.deregister_connect_callback(pubsub.on_connect)
+            await redis.connection_pool.release(connection)  # Else the pool runs dry, one reconnect at a time.
 
 
 class _RedisDoorbell:
