@@ -1,0 +1,37 @@
+"""How long a revocation is kept: a token must never outlive the memory of its revocation."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyturn.contract.keys import KeyRecord, Use
+from revocation.keeping import Keeping
+
+NOW = 1_800_000_000.0
+KEEPING = Keeping(longest_token_seconds=300, skew_seconds=2, leeway_seconds=60)
+
+
+def key(token_seconds: float) -> KeyRecord:
+    """Return a key whose tokens live so long."""
+    return KeyRecord(
+        kid="k", alg="ES256", jwk={}, use=Use.ACCESS, token_seconds=token_seconds, published_at=0,
+        published_place=(1, 1),
+    )  # fmt: skip
+
+
+@given(exp=st.floats(0, 1e11), skew=st.floats(0, 60), leeway=st.floats(10, 86_400))
+def test_a_tokens_revocation_outlives_the_token_at_every_clock(exp: float, skew: float, leeway: float) -> None:
+    """Kept at least the remaining life, the skew of both clocks, and what a request takes (checklist 9)."""
+    keeping = Keeping(longest_token_seconds=300, skew_seconds=skew, leeway_seconds=leeway)
+    assert keeping.of_token({"exp": exp}, [], NOW) >= exp + 2 * skew + 10
+
+
+def test_a_selector_is_kept_for_the_longest_token_that_any_key_ever_allowed() -> None:
+    """A shorter setting today must not forget the tokens that a key of yesterday signed."""
+    assert KEEPING.of_selector([key(120), key(86_400)], NOW) == NOW + 86_400 + 4 + 60
+    assert KEEPING.of_selector([key(120)], NOW) == NOW + 300 + 4 + 60
+
+
+def test_a_token_without_a_readable_expiry_is_kept_as_long_as_a_selector() -> None:
+    """What cannot be known is not guessed short."""
+    for exp in (None, "soon", True):
+        assert KEEPING.of_token({"exp": exp}, [], NOW) == KEEPING.of_selector([], NOW)
