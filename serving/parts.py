@@ -1,7 +1,7 @@
 """What every service stands on: the store, the feed, and a replica of its own with the follower that keeps it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,11 +12,11 @@ from keyturn.clock import Clock
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.feed.redis import RedisFeed
+from keyturn.process.following import connect_as, noting, unready
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.pinned import read_root
-from keyturn.process.redis import connect
 from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import State
@@ -60,15 +60,7 @@ class Parts:
 
     def unready(self) -> str | None:
         """Return why the replica cannot be relied on, None if it can."""
-        replica = self.replica
-        if replica.trust.version == 0:
-            return "no trust document has been read"
-        missing = [lane.value for lane in Lane if replica.position(lane) is None]
-        if missing:
-            return f"no snapshot of lane {' or '.join(missing)} has been read"
-        if self.clock.now() >= replica.trust.document.expires_at:
-            return "the trust document has expired"
-        return "the feed has been silent for too long" if self.state() is State.EXPIRED else None
+        return unready(self.replica, self.clock)
 
     async def reach(self, positions: Mapping[Lane, bytes | None]) -> None:
         """Wait until the replica holds those places, as the store just told them.
@@ -137,34 +129,13 @@ async def open_parts(
     trust, fresh = settings.section(TrustSettings), settings.section(FreshnessSettings)
     log = log or logger(user)
     async with AsyncExitStack() as stack:
-        redis = _connect(stack, store, user, subscribing=False)
-        feed = RedisFeed(redis, pubsub=_connect(stack, store, user, subscribing=True))
+        redis = connect_as(stack, store, user)
+        feed = RedisFeed(redis, pubsub=connect_as(stack, store, user, subscribing=True))
         replica = Replica(issuer=issuer.url, freshness=fresh.freshness())
         follower = Follower(
-            feed, replica, clock, root=read_root(trust.root), allow_dev=trust.allow_dev, note=_noting(log)
+            feed, replica, clock, root=read_root(trust.root), allow_dev=trust.allow_dev, note=noting(log)
         )
         yield Parts(
             clock=clock, redis=redis, feed=feed, replica=replica, follower=follower, log=log,
             metrics=Metrics(process=user) if metrics is None else metrics, skew_seconds=fresh.skew,
         )  # fmt: skip
-
-
-def _connect(stack: AsyncExitStack, store: RedisSettings, user: str, *, subscribing: bool) -> Redis:
-    username, password = store.login(user)
-    redis = connect(
-        store.url, client_name=f"keyturn-{user}", username=username, password=password, ca_file=store.ca_file,
-        subscribing=subscribing,
-    )  # fmt: skip
-    stack.push_async_callback(redis.aclose)
-    stack.push_async_callback(redis.connection_pool.disconnect)
-    return redis
-
-
-def _noting(log: FilteringBoundLogger) -> Callable[..., None]:
-    """Log what the follower notes: adopting trust is news, everything else is trouble."""
-
-    def note(event: str, **facts: object) -> None:
-        level = log.info if event == "trust_adopted" else log.warning
-        level(event, **facts)
-
-    return note
