@@ -46,7 +46,7 @@ class RevocationRoutes:
         self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))
         metrics.read_gauge("keyturn_revocations_waiting", "Revocations that wait for their event.", lambda: len(writer))
         verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=1)
-        self._finder = TokenFinder(verifier, records, parts.follower.catch_up)
+        self._finder = TokenFinder(verifier, records, self._current)
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
@@ -138,7 +138,7 @@ class RevocationRoutes:
 
         Who waits learns when all hold at least what we hold.
         """
-        await self._parts.reach(await self._records.position())
+        await self._current()
         self._count(request, outcome)
         if not wait.asked:
             return web.Response(status=200)
@@ -155,6 +155,10 @@ class RevocationRoutes:
             durability=await self._durability.word(),
         )  # fmt: skip
         return json_answer(told, status=200 if complete or not wait.asked else 202)
+
+    async def _current(self) -> None:
+        """Come to where the store stands now in both lanes; raises StoreUnavailable or FeedUnavailable."""
+        await self._parts.reach(await self._records.positions())
 
     def _count(self, request: web.Request, outcome: str, written: Written | None = None) -> None:
         self._outcomes.labels(outcome=outcome).inc()

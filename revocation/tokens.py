@@ -15,8 +15,8 @@ _KEPT_AS_RECORDS = frozenset({CredentialKind.ACCESS, CredentialKind.REFRESH})
 class TokenFinder:
     """Looks a token up by its form; a hint is not needed, since a token's form says what it is."""
 
-    def __init__(self, verifier: TokenVerifier, records: RecordStore, catch_up: Callable[[], Awaitable[None]]) -> None:
-        self._verifier, self._records, self._catch_up = verifier, records, catch_up
+    def __init__(self, verifier: TokenVerifier, records: RecordStore, current: Callable[[], Awaitable[None]]) -> None:
+        self._verifier, self._records, self._current = verifier, records, current
 
     async def find(self, token: str) -> Mapping[str, Any] | None:
         """Return the claims of a token that we issued, None for anything else; nothing unverified is returned.
@@ -34,7 +34,7 @@ class TokenFinder:
         except InvalidToken as error:
             if error.reason != "unknown_kid":
                 return None
-        await self._catch_up()  # The key may be newer than what we have read.
+        await self._current()  # The key may be newer than what we have read.
         try:
             return self._verifier.genuine(token, allow_expired=True)
         except InvalidToken:

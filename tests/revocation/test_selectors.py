@@ -1,0 +1,203 @@
+"""`POST /revocations` and `GET /revocations/{seq}`: operators revoke by selector and see who obeys."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from keyturn import entropy
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable
+from keyturn.contract.positions import Lane
+from keyturn.process.metrics import Metrics
+from keyturn.verifier.freshness import State
+from revocation.app import RevocationService
+from tests.building import ADMIN, CLIENT, standing
+from tests.revocation.conftest import VERIFIER, Office, settings_of
+from tests.waiting import eventually
+from tests.world import World, new_statement_key
+
+
+@pytest.mark.parametrize(
+    ("member", "claims"),
+    [
+        ("jti", {"jti": "the-jti"}),
+        ("grant_id", {"grant_id": "0190a8c0-0000-7000-8000-000000000000"}),
+        ("sid", {"sid": "the-session"}),
+        ("sub", {"sub": "mallory"}),
+        ("client_id", {"client_id": "her-app"}),
+        ("aud", {"aud": ["https://api.example", "https://old.example"]}),
+    ],
+)
+async def test_each_selector_ends_what_it_names_and_nothing_else(
+    office: Office, member: str, claims: dict[str, Any]
+) -> None:
+    """A selector that names too much locks out the innocent; too little, and the thief stays."""
+    named, innocent = office.jwt(**claims), office.jwt()
+    assert office.passes(named)
+    value = claims[member] if isinstance(claims[member], str) else claims[member][1]
+    status, told = await office.admin("POST", "/revocations?wait=all", {"selector": {member: value}})
+    assert (status, told["adopted"], told["live"], told["lane"], told["epoch"]) == (200, 1, 1, "revocations", 1)
+    assert not office.passes(named)
+    assert office.passes(innocent)
+
+
+async def test_a_cutoff_catches_later_tokens_of_an_old_grant_and_spares_a_new_one(office: Office) -> None:
+    """Checklist 10: however late a descendant is minted it dies, and a fresh sign-in right after works."""
+    world = office.stage.world
+    old_grant = entropy.uuid7(world.clock.now() - 60)
+    status, _ = await office.admin("POST", "/revocations?wait=all", {"selector": {"sub": "alice"}})
+    assert status == 200
+    cutoff = office.stage.parts.replica.latest_cutoff(world.claims(sub="alice"))
+    assert not office.passes(office.jwt(sub="alice", grant_id=old_grant))
+    assert office.passes(office.jwt(sub="alice", grant_id=entropy.uuid7(cutoff + 0.002)))
+
+
+async def test_everything_before_a_moment_can_be_ended(office: Office) -> None:
+    """The last resort, `{"before"}` alone; it ends the operator's own token as well."""
+    token, now = office.jwt(), office.stage.world.clock.now()
+    await eventually(lambda: office.stage.world.clock.now() > now + 0.005)
+    status, _ = await office.admin("POST", "/revocations?wait=all", {"selector": {"before": now + 0.004}})
+    assert (status, office.passes(token)) == (200, False)
+
+
+async def test_an_answer_without_waiting_says_where_the_revocation_stands(office: Office) -> None:
+    """Accepted means durable; adoption can be asked for later by its sequence."""
+    status, told = await office.admin("POST", "/revocations", {"selector": {"sub": "eve"}, "reason": "left"})
+    assert (status, told["sequence"], told["durability"]) == (200, 1, "local")
+
+    async def adopted() -> bool:
+        status, told = await office.admin("GET", "/revocations/1")
+        return bool(status == 200 and told["adopted"] == 1 and not told["laggards"] and told["slowest_ms"] >= 0)
+
+    await eventually(adopted)
+
+
+async def test_a_laggard_is_named(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator learns where it still passes: 202, with the verifier's name."""
+
+    async def deaf(*_arguments: object) -> None:
+        return None
+
+    monkeypatch.setattr(office.verifier.follower, "_take", deaf)
+    status, told = await office.admin("POST", "/revocations?wait=all&timeout=0.2", {"selector": {"sub": "eve"}})
+    assert (status, told["adopted"], told["laggards"]) == (202, 0, [VERIFIER])
+
+
+async def test_a_dry_run_revokes_nothing(office: Office) -> None:
+    """An operator looks before leaping."""
+    body = {"selector": {"sub": "eve", "before": 1_700_000_000.5}, "dry_run": True}
+    status, told = await office.admin("POST", "/revocations", body)
+    selector = {"iss": office.stage.world.issuer, "sub": "eve", "before": 1_700_000_000.5}
+    assert (status, told["dry_run"], told["selector"], office.position) == (200, True, selector, (1, 0))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"selector": {}},
+        {"selector": "sub"},
+        {"selector": {"sub": ""}},
+        {"selector": {"sub": "a", "jti": "b"}},
+        {"selector": {"subject": "a"}},
+        {"selector": {"kid": "a"}},
+        {"selector": {"sub": "a", "before": 9e9}},
+        {"selector": {"jti": "a", "before": 1.0}},
+        {"selector": {"sub": "a", "iss": "https://other.example"}},
+        {"selector": {"sub": "a"}, "reason": 1},
+        {"selector": {"sub": "a"}, "reason": "r" * 201},
+        {"selector": {"sub": "a"}, "dry_run": "yes"},
+        {"selector": {"sub": "a"}, "dryrun": True},
+    ],
+)
+async def test_a_selector_that_is_none_is_refused(office: Office, body: dict[str, Any]) -> None:
+    """A mistyped selector must not revoke all, nor look as if it had revoked something."""
+    status, told = await office.admin("POST", "/revocations", body)
+    assert (status, told["status"], office.position) == (400, 400, (1, 0))
+    assert told["detail"]
+
+
+async def test_a_place_that_is_not_there_is_404(office: Office) -> None:
+    """Adoption of what never happened is not "all"."""
+    for sequence, expected in (("0", 404), ("1", 404), ("x", 400), ("9" * 40, 400)):
+        assert (await office.admin("GET", f"/revocations/{sequence}"))[0] == expected
+
+
+async def test_only_an_admin_token_may(office: Office) -> None:
+    """A stolen client secret or signing key must not end everybody's sessions."""
+    body = {"selector": {"sub": "alice"}}
+    assert (await office.admin("POST", "/revocations", body, client_id=CLIENT))[0] == 401
+    assert (await office.admin("POST", "/revocations", body, scope="read"))[0] == 403
+    signed = office.jwt(client_id=ADMIN, scope="keyturn:admin")
+    for authorization in ({}, {"Authorization": f"Bearer {signed}"}):
+        async with office.http.post("/revocations", json=body, headers=authorization) as response:
+            assert response.status == 401
+            assert "Bearer" in response.headers["WWW-Authenticate"]
+            assert response.content_type == "application/problem+json"
+    assert office.position == (1, 0)
+
+
+async def test_a_dead_feed_is_503(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it was written is unknown then: never 200."""
+
+    async def silent(*_arguments: object, **_options: object) -> None:
+        raise FeedUnavailable("gone")
+
+    monkeypatch.setattr("keyturn.feed.redis.RedisFeed.append", silent)
+    status, told = await office.admin("POST", "/revocations", {"selector": {"sub": "a"}})
+    assert (status, told["code"]) == (503, "feed_unavailable")
+
+
+async def test_the_service_beats_so_that_verifiers_stay_fresh(office: Office) -> None:
+    """The lane's heartbeat is the only proof that no revocation is being withheld."""
+    replica, clock = office.verifier.replica, office.stage.world.clock
+    before = replica._heard[Lane.REVOCATIONS].at
+    await eventually(lambda: replica._heard[Lane.REVOCATIONS].at > before)
+    await office.stage.world.publisher(Lane.KEYS, office.verifier).beat()
+    await eventually(lambda: replica.state(clock.now(), clock.boottime()) is State.FRESH)
+
+
+async def test_a_lane_that_never_began_is_begun_only_where_that_is_allowed(valkey: Redis, tmp_path: Path) -> None:
+    """An emptied store must not silently become a fresh start in which every revocation is forgotten."""
+    async with standing(valkey) as stage:
+        await valkey.delete("keyturn:revocations:head", "keyturn:revocations:snapshot")
+        behind = await World(
+            feed=stage.parts.feed, clock=stage.world.clock, root=stage.world.root, roles=stage.world.roles
+        ).caught_up()
+        assert behind.replica.position(Lane.REVOCATIONS) is None
+        for bootstrap in ("false", "true"):
+            folder = tmp_path / bootstrap
+            folder.mkdir()
+            parts = replace(
+                stage.parts, replica=behind.replica, follower=behind.follower, metrics=Metrics(process="tests")
+            )
+            service = RevocationService(settings_of(stage, folder, KEYTURN_REVOCATION__BOOTSTRAP=bootstrap), parts)
+            begun = await service._begun()
+            assert begun is (bootstrap == "true")
+            assert ("bootstrap" in str(service.unready())) is (bootstrap == "false")
+        assert behind.replica.position(Lane.REVOCATIONS) is not None
+
+
+async def test_a_key_without_the_role_makes_the_service_unready(valkey: Redis, tmp_path: Path) -> None:
+    """It would sign what every verifier refuses, and answer 200 for it."""
+    async with standing(valkey) as stage:
+        roles = stage.world.roles | {Lane.REVOCATIONS: new_statement_key()}
+        service = RevocationService(settings_of(stage, tmp_path), stage.parts)
+        assert service._is_trusted()
+        service._key = roles[Lane.REVOCATIONS]
+        assert "role" in str(service.unready())
+
+
+@pytest.mark.parametrize("broken", ["role.jwk", "genesis.jws", "records.json"])
+async def test_a_broken_file_is_named_at_the_start(valkey: Redis, tmp_path: Path, broken: str) -> None:
+    """One clear line and exit status 2, and not a service that fails at the first revocation."""
+    async with standing(valkey) as stage:
+        settings = settings_of(stage, tmp_path)
+        (tmp_path / broken).write_text("{}")
+        if broken == "genesis.jws":
+            (tmp_path / broken).unlink()
+        with pytest.raises(ConfigurationError) as caught:
+            RevocationService(settings, stage.parts)
+    assert caught.value.setting.endswith("_file")
