@@ -1,26 +1,37 @@
 """Runs HTTP services for tests: over a small world, on a store of the test's choice, at a loopback port."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from aiohttp import ClientSession, ClientTimeout
+from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keyturn import entropy
 from keyturn.clock import Clock, SystemClock
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential, secret_hash
+from keyturn.contract.encoding import b64url
+from keyturn.contract.keys import KeyChange
+from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import Entry
 from keyturn.contract.trust import Client
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
+from keyturn.process.settings import Settings
+from serving.application import make_application
+from serving.health import add_health
+from serving.listening import listening
 from serving.parts import Parts
 from serving.records import RecordKeys, RecordStore
-from serving.service import Service, serve
-from tests.waiting import eventually
-from tests.world import AUDIENCE, World
+from serving.service import Service
+from tests.world import AUDIENCE, Member, World
 
 CLIENT, RESOURCE, ADMIN = "client", "resource", "admin"
 
@@ -54,6 +65,30 @@ def new_record_keys() -> RecordKeys:
     return RecordKeys("test", entropy.token_bytes(32), entropy.token_bytes(32))
 
 
+class FickleRedis(FakeAsyncRedis):
+    """A store in memory that can go away, and counts the round trips of pipelines."""
+
+    def __init__(self, **options: Any) -> None:
+        """Begin empty."""
+        super().__init__(**options)
+        self.away, self.trips = False, 0
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Do a command, unless it is away."""
+        self._look()
+        return await cast("Any", super()).execute_command(*arguments, **options)
+
+    def pipeline(self, *arguments: Any, **options: Any) -> Any:
+        """Begin a pipeline, unless it is away."""
+        self._look()
+        self.trips += 1
+        return cast("Any", super()).pipeline(*arguments, **options)
+
+    def _look(self) -> None:
+        if self.away:
+            raise RedisConnectionError("gone")
+
+
 @dataclass
 class Standing:
     """A world on a Redis or Valkey, and what a service stands on there."""
@@ -61,7 +96,25 @@ class Standing:
     world: World
     redis: Redis
     parts: Parts
+    member: Member
     records: RecordStore
+    record_keys: RecordKeys
+
+    def settings(self, directory: Path, **sections: Mapping[str, Any]) -> Settings:
+        """Return settings with the sections of a service, and the files that they name in a directory."""
+        keys = {name: b64url(getattr(self.record_keys, name)) for name in ("seal", "pepper")}
+        write_secret(directory / "records.json", json.dumps({"id": self.record_keys.id, **keys}))
+        tables = {"records": {"key_file": "records.json"}, "issuer": {"url": self.world.issuer}, **sections}
+        return Settings(tables, {}, beside=directory)
+
+    async def publish(self, *changes: KeyChange) -> None:
+        """Append to the keys lane, by this service's replica."""
+        await self.world.publisher(Lane.KEYS, self.member).append(changes)
+
+    async def revoke(self, *entries: Entry, elsewhere: bool = False) -> None:
+        """Append to the revocations lane; with `elsewhere` this service's replica only hears of it."""
+        member = await self.world.caught_up() if elsewhere else self.member
+        await self.world.publisher(Lane.REVOCATIONS, member).append(entries)
 
     async def put_opaque(self, **changes: Any) -> str:
         """Keep an opaque access token with the claims of `World.claims`, changed, and return it."""
@@ -72,36 +125,46 @@ class Standing:
 
 @asynccontextmanager
 async def standing(
-    redis: Redis, *, pubsub: Redis | None = None, clock: Clock | None = None, **changes: Any
+    redis: Redis, *, pubsub: Redis | None = None, clock: Clock | None = None, deaf: bool = False, **changes: Any
 ) -> AsyncIterator[Standing]:
-    """Begin a world on that store, and follow it from one replica."""
+    """Begin a world on that store, and read it by one replica, which follows it unless it is `deaf`."""
     clock = clock or SystemClock()
     feed = RedisFeed(redis, pubsub=pubsub or redis)
     world = World(feed=feed, clock=clock, **({"clients": CLIENTS} | changes))
     await world.begin()
-    async with world.following() as member:
+    async with AsyncExitStack() as stack:
+        member = await (world.caught_up() if deaf else stack.enter_async_context(world.following()))
         parts = Parts(
             clock=clock, redis=redis, feed=feed, replica=member.replica, follower=member.follower,
             log=logger("tests"), metrics=Metrics(process="tests"), skew_seconds=world.freshness.skew_seconds,
         )  # fmt: skip
-        yield Standing(world, redis, parts, RecordStore(redis, new_record_keys(), clock))
+        keys = new_record_keys()
+        yield Standing(world, redis, parts, member, RecordStore(redis, keys, clock), keys)
+
+
+def write_secret(path: Path, content: str) -> None:
+    """Write a file that only its owner may read."""
+    path.touch(mode=0o600)
+    path.write_text(content, encoding="utf-8")
 
 
 @asynccontextmanager
-async def serving_at(
-    services: Sequence[Service], parts: Parts, *, listen: str = "127.0.0.1:0"
-) -> AsyncIterator[ClientSession]:
-    """Serve, and give an HTTP client whose URLs start there."""
-    addresses: list[str] = []
-    task = asyncio.create_task(
-        serve(services, parts=[parts], listen=listen, log=parts.log, clock=SystemClock(), ready=addresses.append)
-    )
+async def serving_at(services: Sequence[Service], parts: Parts) -> AsyncIterator[ClientSession]:
+    """Put services on a loopback port, and give an HTTP client whose URLs start there; the feed is not touched."""
+    app = make_application(parts.log, clock=SystemClock())
+    for service in services:
+        service.add_routes(app)
+    add_health(app, services, [parts])
+    tasks = [asyncio.create_task(service.run()) for service in services]
     try:
-        await eventually(lambda: addresses or task.done())
-        if task.done():
-            await task
-        async with ClientSession(f"http://{addresses[0]}", timeout=ClientTimeout(total=10)) as session:
+        async with listening(app, "127.0.0.1:0") as address, client_of(address) as session:
             yield session
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def client_of(address: str) -> ClientSession:
+    """Return an HTTP client whose URLs start at HOST:PORT."""
+    return ClientSession(f"http://{address}", timeout=ClientTimeout(total=10))

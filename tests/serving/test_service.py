@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from io import StringIO
 
 import pytest
@@ -17,7 +18,9 @@ from keyturn.process.settings import LogSettings
 from serving.forms import read_form
 from serving.problems import OAuthError, Style, json_answer
 from serving.routing import add_route
-from tests.building import Standing, serving_at, standing
+from serving.service import serve
+from tests.building import Standing, client_of, standing
+from tests.waiting import eventually
 
 
 class Sample:
@@ -69,7 +72,7 @@ class Sample:
 @pytest.fixture
 async def stage() -> AsyncIterator[Standing]:
     """Begin a world on a fake store."""
-    async with standing(FakeAsyncRedis()) as one:
+    async with standing(FakeAsyncRedis(), deaf=True) as one:
         yield one
 
 
@@ -96,8 +99,25 @@ def sample() -> Sample:
 @pytest.fixture
 async def client(stage: Standing, sample: Sample) -> AsyncIterator[ClientSession]:
     """Serve it."""
-    async with serving_at([sample], stage.parts) as session:
+    async with served(sample, stage) as session:
         yield session
+
+
+@asynccontextmanager
+async def served(sample: Sample, stage: Standing, listen: str = "127.0.0.1:0") -> AsyncIterator[ClientSession]:
+    """Serve as a process does, follower included."""
+    addresses: list[str] = []
+    log = stage.parts.log
+    task = asyncio.create_task(serve([sample], parts=[stage.parts], listen=listen, log=log, ready=addresses.append))
+    try:
+        await eventually(lambda: addresses or task.done())
+        if task.done():
+            await task
+        async with client_of(addresses[0]) as session:
+            yield session
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_process_tells_its_health_metrics_and_routes(client: ClientSession) -> None:
@@ -191,7 +211,7 @@ async def test_a_busy_port_is_a_configuration_error(stage: Standing, client: Cli
     """The second process on a port says so and ends with 2, instead of a stack trace."""
     port = client._base_url.port if client._base_url else 0
     with pytest.raises(ExceptionGroup) as caught:
-        async with serving_at([Sample()], stage.parts, listen=f"127.0.0.1:{port}"):
+        async with served(Sample(), stage, listen=f"127.0.0.1:{port}"):
             pass
     assert caught.group_contains(ConfigurationError, match="choose another")
 

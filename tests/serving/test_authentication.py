@@ -1,0 +1,191 @@
+"""Who asks: a client by its secret, an operator by an opaque token; and nobody in two ways at once."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from fakeredis import FakeAsyncRedis
+from multidict import CIMultiDict
+
+from keyturn.contract.credentials import secret_hash
+from keyturn.contract.errors import ReplicaExpired, StoreUnavailable
+from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.trust import Client
+from serving.authentication import Caller, authenticate_client, require_admin
+from serving.problems import BearerError, OAuthError
+from tests.building import ADMIN, CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, new_access_token, standing
+from tests.clocks import ManualClock
+from tests.world import World
+
+ODD = "odd:id/ü %"
+
+
+def basic(client_id: str, secret: str) -> str:
+    """Return an Authorization value as RFC 6749, 2.3.1 has it."""
+    return "Basic " + b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()
+
+
+def request(*authorization: str) -> web.Request:
+    """Return a request with these Authorization headers."""
+    headers = CIMultiDict([("Authorization", value) for value in authorization])
+    return make_mocked_request("POST", "/token", headers=headers)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Standing]:
+    """Begin a world with clients, one of them public and one with an odd name."""
+    clients = {**CLIENTS, ODD: Client(secret_hash=secret_hash("s e+c:r/é")), "public": Client(secret_hash="")}
+    async with standing(FakeAsyncRedis(), deaf=True, clients=clients) as one:
+        yield one
+
+
+def ask(stage: Standing, *authorization: str, **form: str) -> Caller:
+    """Authenticate a request."""
+    return authenticate_client(request(*authorization), form, stage.parts.replica)
+
+
+def refusal(stage: Standing, *authorization: str, **form: str) -> tuple[str, int, bool]:
+    """Return error, status and whether Basic is named, of a request that is refused."""
+    with pytest.raises(OAuthError) as caught:
+        ask(stage, *authorization, **form)
+    return caught.value.error, caught.value.status, caught.value.basic
+
+
+def test_a_client_proves_itself_by_basic_or_by_the_form(stage: Standing) -> None:
+    """RFC 6749, 2.3.1; both are what clients in the field use."""
+    assert ask(stage, basic(CLIENT, SECRETS[CLIENT])) == Caller(CLIENT, CLIENTS[CLIENT], "client_secret_basic")
+    posted = ask(stage, client_id=CLIENT, client_secret=SECRETS[CLIENT])
+    assert posted.method == "client_secret_post"
+    assert ask(stage, basic(CLIENT, SECRETS[CLIENT]), client_id=CLIENT).client_id == CLIENT
+    assert ask(stage, basic(CLIENT, SECRETS[CLIENT]).replace("Basic", "bAsIc")).client_id == CLIENT
+
+
+def test_basic_is_form_decoded(stage: Standing) -> None:
+    """Checklist (4): an id with a colon, a space and a letter beyond ASCII works only if it is decoded."""
+    assert ask(stage, basic(ODD, "s e+c:r/é")).client_id == ODD
+
+
+def test_two_ways_at_once_are_refused(stage: Standing) -> None:
+    """Checklist (4): one client authentication only (RFC 6749, 2.3)."""
+    good = basic(CLIENT, SECRETS[CLIENT])
+    for authorization, form in (
+        ([good], {"client_id": CLIENT, "client_secret": SECRETS[CLIENT]}),
+        ([good, good], {}),
+        ([good], {"client_id": ADMIN}),
+    ):
+        error, status, _ = refusal(stage, *authorization, **form)
+        assert (error, status) == ("invalid_request", 400)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "form"),
+    [
+        ([basic(CLIENT, SECRETS[ADMIN])], {}),
+        ([basic("nobody", SECRETS[CLIENT])], {}),
+        ([basic("public", "")], {}),
+        ([basic(CLIENT, "")], {}),
+        ([basic("", "")], {}),
+        (["Basic " + b64encode(b"no colon").decode()], {}),
+        (["Basic !!!"], {}),
+        (["Basic"], {}),
+        (["Basic " + b64encode(b"\xff:\xff").decode()], {}),
+        (["Basic " + b64encode(b"%ff:x").decode()], {}),
+        (["Bearer " + SECRETS[CLIENT]], {}),
+        ([], {"client_id": CLIENT, "client_secret": "wrong"}),
+        ([], {"client_id": "public"}),
+        ([], {"client_id": CLIENT}),
+        ([], {"client_id": CLIENT, "client_secret": SECRETS[CLIENT] + "x" * 600}),
+        ([], {"client_assertion": "eyJ", "client_id": CLIENT}),
+        ([], {}),
+    ],
+)
+def test_whoever_does_not_prove_itself_is_an_invalid_client(
+    stage: Standing, authorization: list[str], form: dict[str, str]
+) -> None:
+    """Unknown, public and wrong look alike; Basic is named in the answer exactly if it was tried (RFC 6749, 5.2)."""
+    assert refusal(stage, *authorization, **form) == ("invalid_client", 401, bool(authorization))
+
+
+def test_without_a_trust_document_nobody_is_called_unknown() -> None:
+    """A service that has read nothing yet must not tell a good client that its secret is wrong."""
+    replica = World(clock=ManualClock()).member().replica
+    with pytest.raises(ReplicaExpired):
+        authenticate_client(request(basic(CLIENT, SECRETS[CLIENT])), {}, replica)
+
+
+async def admin_token(stage: Standing, **changes: Any) -> str:
+    """Return an operator's token."""
+    claims = {"client_id": ADMIN, "sub": ADMIN, "scope": "keyturn:admin", "aud": "keyturn:admin"}
+    return await stage.put_opaque(**(claims | changes))
+
+
+async def administer(stage: Standing, *authorization: str) -> dict[str, Any]:
+    """Ask as an operator."""
+    return await require_admin(request(*authorization), stage.records, stage.parts)
+
+
+async def test_an_operator_is_let_in_by_an_opaque_admin_token(stage: Standing) -> None:
+    """The one way in."""
+    assert (await administer(stage, f"Bearer {await admin_token(stage)}"))["client_id"] == ADMIN
+
+
+async def test_every_other_token_is_refused_with_a_challenge(stage: Standing) -> None:
+    """RFC 6750, 3.1: 401 for what is no good token, 403 for one without the scope, 400 for two."""
+    now = stage.world.clock.now()
+    good = await admin_token(stage)
+    revoked = await admin_token(stage, jti="019ab0f5-0000-7000-8000-000000000001")
+    await stage.revoke(stage.world.entry(SelectorKind.JTI,
+                                         "019ab0f5-0000-7000-8000-000000000001"))  # fmt: skip
+    for authorization, status, error in (
+        ([], 401, ""),
+        (["Basic abc"], 401, ""),
+        (["Bearer nonsense"], 401, "invalid_token"),
+        ([f"Bearer {new_access_token()}"], 401, "invalid_token"),
+        ([f"Bearer {SECRETS[ADMIN]}"], 401, "invalid_token"),
+        ([f"Bearer {revoked}"], 401, "invalid_token"),
+        ([f"Bearer {await admin_token(stage, exp=int(now) - 1)}"], 401, "invalid_token"),
+        ([f"Bearer {await admin_token(stage, iss='https://other.example')}"], 401, "invalid_token"),
+        ([f"Bearer {await admin_token(stage, client_id='gone')}"], 401, "invalid_token"),
+        ([f"Bearer {await admin_token(stage, client_id=CLIENT)}"], 401, "invalid_token"),
+        ([f"Bearer {await admin_token(stage, scope='read')}"], 403, "insufficient_scope"),
+        ([f"Bearer {good}", f"Bearer {good}"], 400, "invalid_request"),
+    ):
+        with pytest.raises(BearerError) as caught:
+            await administer(stage, *authorization)
+        assert (caught.value.status, caught.value.error) == (status, error)
+
+
+async def test_a_jwt_never_opens_an_admin_route(stage: Standing) -> None:
+    """A stolen signing key must not be able to make an operator."""
+    await stage.publish(*stage.world.first_key())
+    token = stage.world.mint(client_id=ADMIN, sub=ADMIN, scope="keyturn:admin", aud="keyturn:admin")
+    with pytest.raises(BearerError):
+        await administer(stage, f"Bearer {token.decode()}")
+
+
+async def test_an_admin_token_revoked_elsewhere_is_refused_at_once(stage: Standing) -> None:
+    """This replica is deaf: only the position that is read beside the record tells it to catch up."""
+    token = await admin_token(stage)
+    await stage.revoke(
+        stage.world.entry(SelectorKind.CLIENT, ADMIN, before=stage.world.clock.now() + 1), elsewhere=True
+    )
+    with pytest.raises(BearerError):
+        await administer(stage, f"Bearer {token}")
+
+
+async def test_where_nothing_can_be_said_an_operator_hears_503() -> None:
+    """An expired replica, or a store that is away, is neither yes nor no."""
+    store, clock = FickleRedis(), ManualClock()
+    async with standing(store, deaf=True, clock=clock) as stage:
+        token = await admin_token(stage)
+        store.away = True
+        with pytest.raises(StoreUnavailable):
+            await administer(stage, f"Bearer {token}")
+        store.away = False
+        clock.advance(901)
+        with pytest.raises(ReplicaExpired):
+            await administer(stage, f"Bearer {token}")

@@ -1,0 +1,138 @@
+"""Sealed records: what is kept can be read by nobody else, moved nowhere else, and is gone when its time is up."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from keyturn.clock import SystemClock
+from keyturn.contract.encoding import b64url, encode_json
+from keyturn.contract.errors import MalformedInput, StoreUnavailable
+from keyturn.contract.positions import Lane
+from keyturn.feed.redis import head_key
+from serving.records import RecordKeys, RecordStore
+from tests.building import FickleRedis, new_access_token, new_record_keys
+from tests.clocks import ManualClock
+
+RECORD = {"sub": "alice", "aud": ["https://api.example"], "exp": 1_800_000_300}
+
+
+@pytest.fixture
+def redis() -> FickleRedis:
+    """Return an empty store."""
+    return FickleRedis()
+
+
+@pytest.fixture
+def store(redis: Redis) -> RecordStore:
+    """Return a record store on it."""
+    return RecordStore(redis, new_record_keys(), SystemClock())
+
+
+async def test_a_record_comes_back_until_it_is_deleted(store: RecordStore) -> None:
+    """The store does what it is for."""
+    token = new_access_token()
+    assert await store.get(token) is None
+    await store.put(token, RECORD, expires_at=SystemClock().now() + 60)
+    assert await store.get(token) == RECORD
+    await store.delete(token)
+    assert await store.get(token) is None
+
+
+async def test_the_server_sees_neither_token_nor_content(store: RecordStore, redis: Redis) -> None:
+    """Who steals the store's disk gets no token that works, and no name of a person."""
+    token = new_access_token()
+    await store.put(token, RECORD, expires_at=SystemClock().now() + 60)
+    [name] = await redis.keys("*")
+    box = await redis.get(name)
+    assert name.startswith(b"keyturn:record:")
+    assert token.encode() not in name
+    assert b"alice" not in box
+    assert 55_000 < await redis.pttl(name) <= 60_000
+
+
+async def test_a_record_opens_under_its_own_name_and_keys_only(store: RecordStore, redis: Redis) -> None:
+    """Who can write to the store cannot make one token another's, nor change a bit: both count as absent."""
+    mine, other = new_access_token(), new_access_token()
+    for token in (mine, other):
+        await store.put(token, {"sub": token[-4:]}, expires_at=SystemClock().now() + 60)
+    first, second = await redis.keys("*")
+    await redis.copy(first, second, replace=True)
+    found = [await store.get(mine), await store.get(other)]
+    assert sorted(one is None for one in found) == [False, True]
+    for name in (first, second):
+        box = bytearray(await redis.get(name))
+        box[-1] ^= 1
+        await redis.set(name, bytes(box))
+    assert [await store.get(mine), await store.get(other)] == [None, None]
+    await redis.set(first, b"short")
+    assert [await store.get(mine), await store.get(other)] == [None, None]
+    assert await RecordStore(redis, new_record_keys(), SystemClock()).get(mine) is None
+
+
+async def test_two_records_of_one_content_share_no_bytes(store: RecordStore, redis: Redis) -> None:
+    """A nonce that repeats would break the seal."""
+    token = new_access_token()
+    boxes = set()
+    for _ in range(8):
+        await store.put(token, RECORD, expires_at=SystemClock().now() + 60)
+        [name] = await redis.keys("*")
+        boxes.add((await redis.get(name))[:12])
+    assert len(boxes) == 8
+
+
+async def test_reads_asked_together_share_one_round_trip_and_tell_the_positions(
+    store: RecordStore, redis: FickleRedis
+) -> None:
+    """A thousand introspections at once do not make a thousand round trips."""
+    await redis.execute_command("HSET", head_key(Lane.REVOCATIONS), "position", "1:7:x")
+    tokens = [new_access_token() for _ in range(20)]
+    for number, token in enumerate(tokens[:10]):
+        await store.put(token, {"n": number}, expires_at=SystemClock().now() + 60)
+    readings = await asyncio.gather(*(store.read(token) for token in tokens))
+    assert [one.record for one in readings] == [{"n": number} for number in range(10)] + [None] * 10
+    assert all(one.positions == {Lane.KEYS: None, Lane.REVOCATIONS: b"1:7:x"} for one in readings)
+    assert redis.trips == 1
+    assert (await store.positions())[Lane.REVOCATIONS] == b"1:7:x"
+
+
+async def test_a_store_that_is_away_is_unavailable_for_everyone_who_asks(
+    store: RecordStore, redis: FickleRedis
+) -> None:
+    """Checklist: a failure is 503, never an absent record; and a failed batch fails each waiter."""
+    redis.away = True
+    token = new_access_token()
+    for asked in (store.get(token), store.read(token), store.put(token, RECORD, expires_at=2e9), store.delete(token)):
+        with pytest.raises(StoreUnavailable):
+            await asked
+    failures = await asyncio.gather(*(store.read(token) for _ in range(5)), return_exceptions=True)
+    assert [type(one) for one in failures] == [StoreUnavailable] * 5
+    redis.away = False
+    assert (await store.read(token)).record is None
+
+
+async def test_a_record_has_a_largest_size(redis: Redis) -> None:
+    """A limit on everything that grows."""
+    store = RecordStore(redis, new_record_keys(), ManualClock())
+    with pytest.raises(MalformedInput):
+        await store.put(new_access_token(), {"x": "y" * 20_000}, expires_at=2e9)
+
+
+async def test_records_work_on_a_real_server(valkey: Redis) -> None:
+    """The same on the server that production has."""
+    store = RecordStore(valkey, new_record_keys(), SystemClock())
+    token = new_access_token()
+    await store.put(token, RECORD, expires_at=SystemClock().now() + 0.05)
+    assert (await store.read(token)).record == RECORD
+    await SystemClock().sleep(0.1)
+    assert (await store.read(token)).record is None
+
+
+def test_record_keys_are_read_strictly_and_never_shown() -> None:
+    """A key file of another kind must not become a key; a repr ends up in logs."""
+    good = {"id": "1", "seal": b64url(bytes(32)), "pepper": b64url(bytes(32))}
+    assert RecordKeys.parse(encode_json(good)).id == "1"
+    assert "seal" not in repr(RecordKeys.parse(encode_json(good)))
+    for bad in ({**good, "seal": b64url(bytes(31))}, {**good, "more": "x"}, {"id": "1"}, {**good, "pepper": 7}):
+        with pytest.raises(MalformedInput):
+            RecordKeys.parse(encode_json(bad))
