@@ -1,0 +1,187 @@
+"""The sidecar: a replica of the feed, and the routes by which gateways and libraries beside it ask."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+import uvloop
+
+from keyturn import entropy
+from keyturn.clock import Clock, SystemClock
+from keyturn.contract.errors import FeedUnavailable
+from keyturn.feed.log import Feed, PresenceBoard
+from keyturn.feed.redis import RedisFeed
+from keyturn.process.following import connect_as, noting
+from keyturn.process.freshness import FreshnessSettings
+from keyturn.process.logging import STARTED, configure_logging, logger
+from keyturn.process.metrics import Metrics
+from keyturn.process.pinned import read_root
+from keyturn.process.running import keep_running, run
+from keyturn.process.settings import (
+    IssuerSettings,
+    LogSettings,
+    RedisSettings,
+    Settings,
+    TrustSettings,
+    from_arguments,
+)
+from keyturn.process.values import Listen
+from keyturn.sidecar.charge import Charge, require_ours
+from keyturn.sidecar.gate import Gate
+from keyturn.sidecar.health import Health
+from keyturn.sidecar.latecomers import Latecomers
+from keyturn.sidecar.listener import Listener
+from keyturn.sidecar.lookups import Introspection, PublicKeys
+from keyturn.sidecar.readings import export_answers, export_connections, export_replica
+from keyturn.sidecar.routing import FORM, Route, Routes
+from keyturn.sidecar.settings import DEFAULT_POLICY, SidecarSettings, read_policies
+from keyturn.sidecar.sockets import open_at, remove
+from keyturn.verifier.follower import Follower
+from keyturn.verifier.replica import Replica
+from keyturn.verifier.reporter import Reporter
+from keyturn.verifier.verifier import TokenVerifier
+
+PRUNE_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+class Store(Feed, PresenceBoard, Protocol):
+    """Where the feed is read and presence is reported; RedisFeed and MemoryFeed are one."""
+
+
+class Sidecar:
+    """Follows the feed, reports its presence, and answers; every check is 503 until the replica can be trusted."""
+
+    def __init__(self, store: Store, charge: Charge, clock: Clock, *, metrics: Metrics | None = None) -> None:
+        self._store, self._charge, self._clock = store, charge, clock
+        self._log = logger("sidecar")
+        self.replica = Replica(issuer=charge.issuer, freshness=charge.freshness)
+        self.follower = Follower(
+            store, self.replica, clock, root=charge.root, allow_dev=charge.allow_dev, note=noting(self._log)
+        )
+        self.verifier = TokenVerifier(self.replica, clock)
+        self._reporter = Reporter(store, charge.identity, self.replica, clock, verifier=charge.verifier)
+        self.follower.on_change.append(self._reporter.notice)
+        self._latecomers = Latecomers(self.verifier, self.follower)
+        self._gates = {
+            (dialect.name, name): Gate(self.verifier, policy, dialect, self._latecomers)
+            for dialect in charge.dialects
+            for name, policy in charge.policies.items()
+        }
+        self._trouble: str | None = None
+        metrics = Metrics(process="sidecar") if metrics is None else metrics
+        self.health = Health(self.verifier, metrics, name=charge.verifier, trouble=lambda: self._trouble)
+        self._listener = Listener(self._routes(), clock=clock)
+        export_answers(metrics, self._gates, self._latecomers)
+        export_connections(metrics, self._listener)
+        export_replica(metrics, self.verifier, self.follower)
+
+    @asynccontextmanager
+    async def serving(self, listen: Listen) -> AsyncIterator[Listen]:
+        """Serve for as long as the block lasts; gives the address. It listens at once.
+
+        At the end it first stops to answer and then says goodbye, so that a receipt that no longer counts it in
+        never meets an answer that it gave. Raises ConfigurationError for an address that cannot be had, and ends the
+        block with one if the store's trust document is not for it.
+        """
+        clock = self._clock
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(keep_running("follower", self.follower.run, clock=clock)),
+                group.create_task(keep_running("reporter", self._reporter.run, clock=clock)),
+                group.create_task(self._check_trust()),
+                group.create_task(self._prune()),
+            ]
+            address = listen
+            try:
+                address = await open_at(self._listener, listen)
+                yield address
+            finally:
+                await self._listener.close()
+                remove(address)
+                for task in tasks:
+                    task.cancel()
+
+    def _routes(self) -> Routes:
+        health, keys = self.health, PublicKeys(self.replica, self._clock)
+        exact = {
+            b"/healthz": Route(health.healthz),
+            b"/readyz": Route(health.readyz),
+            b"/state": Route(health.state),
+            b"/metrics": Route(health.metrics),
+            b"/jwks.json": Route(keys.answer),
+        }
+        default = self._charge.policies.get(DEFAULT_POLICY)
+        if default is not None:
+            exact[b"/introspect"] = Route(Introspection(self.verifier, default, self._latecomers).answer, FORM)
+        prefixes = {}
+        methods = {dialect.name: dialect for dialect in self._charge.dialects}
+        for (name, policy), gate in self._gates.items():
+            dialect, path = methods[name], f"/{name}/{policy}".encode("ascii")
+            if dialect.appends_path:
+                prefixes[path + b"/"] = Route(gate.answer, dialect.methods)
+            else:
+                exact[path] = Route(gate.answer, dialect.methods)
+        return Routes(exact, prefixes)
+
+    async def _check_trust(self) -> None:
+        """Look once at the store's trust document; raises ConfigurationError if it is not for us.
+
+        Who pinned another root, or is no verifier of this issuer, would otherwise wait for good. A store that
+        cannot be reached yet, or has no document yet, is waited for.
+        """
+        while True:
+            try:
+                compact = await self._store.trust()
+            except FeedUnavailable as error:
+                self._trouble = str(error)
+            else:
+                self._trouble = None
+                if compact is not None:
+                    require_ours(compact, self._charge)
+                    return
+            await self._clock.sleep(entropy.jitter(_LONGEST_PAUSE_SECONDS / 4, _LONGEST_PAUSE_SECONDS))
+
+    async def _prune(self) -> None:
+        """Forget revocations that nothing valid can match any more."""
+        while True:
+            await self._clock.sleep(PRUNE_SECONDS)
+            self.replica.forget_expired(self._clock.now())
+
+
+async def serve_sidecar(
+    settings: Settings, *, clock: Clock | None = None, ready: Callable[[Listen], None] | None = None
+) -> None:
+    """Run the sidecar that the settings describe until cancelled; `ready` hears where it listens.
+
+    Raises ConfigurationError.
+    """
+    issuer, store = settings.section(IssuerSettings), settings.section(RedisSettings)
+    trust, own = settings.section(TrustSettings), settings.section(SidecarSettings)
+    charge = Charge(
+        issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev,
+        freshness=settings.section(FreshnessSettings).freshness(), verifier=own.verifier,
+        identity=own.identity_key(), policies=read_policies(settings), dialects=own.dialects,
+    )  # fmt: skip
+    log = logger("sidecar")
+    async with AsyncExitStack() as stack:
+        redis = connect_as(stack, store, own.verifier)
+        feed = RedisFeed(redis, pubsub=connect_as(stack, store, own.verifier, subscribing=True))
+        sidecar = Sidecar(feed, charge, clock or SystemClock())
+        async with sidecar.serving(own.listen) as address:
+            log.info(STARTED, listen=str(address), verifier=own.verifier, policies=sorted(charge.policies))
+            if ready is not None:
+                ready(address)
+            await asyncio.Event().wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `keyturn sidecar [--config FILE]` until it is told to end; return the exit status."""
+
+    async def serve() -> None:
+        settings = from_arguments("keyturn sidecar", about="The verifier beside an API.", argv=argv)
+        configure_logging(settings.section(LogSettings), process="sidecar")
+        await serve_sidecar(settings)
+
+    return run(serve, name="sidecar", loop_factory=uvloop.new_event_loop)

@@ -1,0 +1,72 @@
+"""How the sidecar is: /healthz, /readyz, /state and /metrics."""
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+from keyturn.contract.positions import Lane
+from keyturn.process.following import unready
+from keyturn.process.metrics import CONTENT_TYPE, Metrics
+from keyturn.sidecar import replies
+from keyturn.sidecar.routing import Answer, Header
+from keyturn.verifier.verifier import TokenVerifier
+
+_NO_STORE = (("Cache-Control", "no-store"),)
+_LIVE = replies.json_reply(200, {"status": "live"}, _NO_STORE)
+_READY = replies.json_reply(200, {"status": "ready"}, _NO_STORE)
+
+
+class Health:
+    """Tells of the replica under a verifier; `trouble` may know of a reason that the replica does not."""
+
+    def __init__(
+        self, verifier: TokenVerifier, metrics: Metrics, *, name: str, trouble: Callable[[], str | None]
+    ) -> None:
+        self._verifier, self._replica, self._clock = verifier, verifier.replica, verifier.clock
+        self._metrics, self._name, self._trouble = metrics, name, trouble
+
+    def unready(self) -> str | None:
+        """Return why nothing truthful can be said now, None if it can."""
+        reason = unready(self._replica, self._clock)
+        return None if reason is None else self._trouble() or reason
+
+    def healthz(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
+        """Say that the process lives."""
+        return _LIVE
+
+    def readyz(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
+        """Say whether it can judge; 503 and the reason if not."""
+        reason = self.unready()
+        if reason is None:
+            return _READY
+        retry = ("Retry-After", str(replies.RETRY_AFTER_SECONDS))
+        return replies.json_reply(503, {"status": "unready", "reasons": {"sidecar": reason}}, [*_NO_STORE, retry])
+
+    def state(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
+        """Tell what the replica holds, how old it is, and how the cache fares."""
+        return replies.json_reply(200, self.facts(), _NO_STORE)
+
+    def metrics(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
+        """Render everything that is counted, for Prometheus."""
+        return replies.reply(200, [("Content-Type", CONTENT_TYPE)], self._metrics.render())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what /state tells; `staleness_ms` is null before both lanes have been read."""
+        replica, figures = self._replica, self._verifier.figures
+        now, boottime = self._clock.now(), self._clock.boottime()
+        age = replica.age(now, boottime)
+        return {
+            "verifier": self._name,
+            "state": replica.state(now, boottime),
+            "staleness_ms": round(max(age, 0.0) * 1000, 1) if isfinite(age) else None,
+            "trust_version": replica.trust.version,
+            **{lane.value: self._position(lane) for lane in Lane},
+            "cache": {
+                "tokens": len(self._verifier), "hits": figures.hits, "misses": figures.misses,
+                "rechecks": figures.rechecks, "evictions": figures.evictions,
+            },
+        }  # fmt: skip
+
+    def _position(self, lane: Lane) -> dict[str, int]:
+        epoch, sequence = self._replica.place(lane)
+        return {"epoch": epoch, "sequence": sequence}
