@@ -1,0 +1,59 @@
+"""A key service's inside over a world in memory: rotator, keyring and signer, as many as a test wants."""
+
+from dataclasses import dataclass
+
+from keyservice.keyring import Keyring
+from keyservice.rotator import Rotator
+from keyservice.sealing import KeySealer
+from keyservice.signer import Signer
+from keyturn.contract.positions import Lane
+from keyturn.contract.rotation import Barrier, RotationPolicy
+from keyturn.contract.trust import Identity, IdentityKind, MaySign
+from keyturn.feed.memory import MemoryFeed
+from keyturn.feed.presence import PresenceWatch
+from keyturn.feed.publisher import Publisher
+from tests.world import Member, World
+
+KEK = bytes(range(32))
+POLICY = RotationPolicy(
+    algorithms=("ES256",), barrier=Barrier.REPORTS, cache_seconds=0, expired_seconds=60, skew_seconds=1,
+    distribution_seconds=61, active_seconds=3600,
+)  # fmt: skip
+
+
+@dataclass
+class Inside:
+    """One key service's parts."""
+
+    member: Member
+    publisher: Publisher
+    watch: PresenceWatch
+    keyring: Keyring
+    rotator: Rotator
+    signer: Signer
+
+
+async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: bool = True) -> Inside:
+    """Wire one over the world's feed; with `complete`, its presence set counts as known."""
+    member = await world.caught_up()
+    feed, clock = world.feed, world.clock
+    assert isinstance(feed, MemoryFeed)
+    publisher = world.publisher(Lane.KEYS, member)
+    watch = PresenceWatch(
+        feed, lambda: member.replica.trust, clock, live_seconds=policy.expired_seconds + policy.skew_seconds,
+        durable=complete,
+    )  # fmt: skip
+    if complete:
+        await watch._read_all()
+    keyring = Keyring(KeySealer("kek-1", KEK), feed, member.replica)
+    rotator = Rotator(
+        publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock
+    )
+    signer = Signer(keyring, member.replica, publisher, policy, clock)
+    return Inside(member, publisher, watch, keyring, rotator, signer)
+
+
+def allowed(typ: str = "at+jwt", *audiences: str) -> Identity:
+    """Return an identity that may have a type signed, for some audiences or any."""
+    may = MaySign(typ=typ, audiences=audiences, any_audience=not audiences)
+    return Identity(kind=IdentityKind.SERVICE, jwk={}, may_sign=(may,))
