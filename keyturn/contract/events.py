@@ -82,7 +82,7 @@ class KeysSnapshot(_Snapshot, frozen=True, kw_only=True, tag="keys"):
 class RevocationsSnapshot(_Snapshot, frozen=True, kw_only=True, tag="revocations"):
     """Hashes of the revocations that still matter at a position, with the key that they are hashed under."""
 
-    hash_key: bytes
+    hash_key: Annotated[bytes, Meta(min_length=16, max_length=64)]
     rows: tuple[tuple[Count, float | None, float], ...] = ()  # (hash, before, until)
 
 

@@ -136,7 +136,10 @@ def open_trust(compact: bytes, *, root: Mapping[str, Any], allow_dev: bool) -> T
         raise UnknownKind(f"trust document of format {document.format}; this version reads {FORMAT}")
     if document.dev and not allow_dev:
         raise TrustError("the trust document is marked dev: made by the development stack, not for production")
-    return Trust(document, compact)
+    try:
+        return Trust(document, compact)
+    except MalformedInput as error:
+        raise UnknownKind("a trust document with a key that this version cannot use; upgrade it") from error
 
 
 def _signers(jwks: tuple[dict[str, Any], ...]) -> dict[str, Ed25519PublicKey]:

@@ -52,7 +52,7 @@ class Publisher:
     def __init__(self, lane: Lane, key: StatementKey, feed: Feed, replica: PublishedState, clock: Clock) -> None:
         self.lane = lane
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
-        self._snapshot_at = 0
+        self._snapshot_at = (0, 0)
         self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
 
     async def append(
@@ -108,10 +108,14 @@ class Publisher:
     async def keep_snapshot(self) -> bool:
         """Store a snapshot if enough events have come since the last."""
         position = self._replica.position(self.lane)
-        if position is None or position.sequence - self._snapshot_at < SNAPSHOT_EVERY_EVENTS:
+        if position is None:
             return False
-        self._snapshot_at = position.sequence
-        return await self._feed.keep_snapshot(sign_snapshot(self._key, self._state(position)))
+        epoch, sequence = self._snapshot_at
+        if position.sequence - (sequence if epoch == position.epoch else 0) < SNAPSHOT_EVERY_EVENTS:
+            return False
+        kept = await self._feed.keep_snapshot(sign_snapshot(self._key, self._state(position)))
+        self._snapshot_at = position.place
+        return kept
 
     async def run(self, catch_up: Callable[[], Any]) -> None:
         """Beat until cancelled; where the store stands elsewhere, catch up."""

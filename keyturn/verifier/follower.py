@@ -22,6 +22,7 @@ from keyturn.verifier.replica import Admission, Replica
 SILENCE_SECONDS = 2.0  # Two heartbeats: after that the head is read.
 CATCH_UP_EVERY_SECONDS = 0.1
 TRUST_EVERY_SECONDS = 1.0
+TIDY_EVERY_SECONDS = 60.0
 _MOST_READS = 4096  # Reads of one catch-up; what lies beyond waits for the next.
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -51,8 +52,10 @@ class Follower:
         self.refused = 0  # Statements that nobody with the right role made.
         self._feed, self._clock, self._root, self._allow_dev, self._note = feed, clock, root, allow_dev, note
         self._ready = {lane: asyncio.Event() for lane in Lane}
-        self._flight: asyncio.Task[None] | None = None
-        self._last_catch_up = self._last_trust = float("-inf")
+        self._next_flight: asyncio.Task[None] | None = None
+        self._flying = asyncio.Lock()
+        self._last_flight = self._last_catch_up = self._last_trust = self._last_tidying = float("-inf")
+        self._looked_at = dict.fromkeys(Lane, float("-inf"))
 
     async def run(self) -> None:
         """Follow until cancelled, through every loss of the store."""
@@ -76,17 +79,20 @@ class Follower:
     async def catch_up(self) -> None:
         """Read what was missed, now: one flight for all who ask, at most one each 100 ms.
 
+        A flight that has begun may have passed the place already, so who asks meanwhile waits for the next.
         Raises FeedUnavailable if the store cannot say.
         """
-        if self._flight is None or self._flight.done():
-            self._flight = asyncio.ensure_future(self._paced_catch_up())
-        await asyncio.shield(self._flight)
+        if self._next_flight is None:
+            self._next_flight = asyncio.ensure_future(self._paced_catch_up())
+        await asyncio.shield(self._next_flight)
 
     async def _paced_catch_up(self) -> None:
-        pause = self._last_catch_up + CATCH_UP_EVERY_SECONDS - self._clock.boottime()
-        if pause > 0:
-            await self._clock.sleep(pause)
-        await self._read_all()
+        async with self._flying:
+            pause = self._last_flight + CATCH_UP_EVERY_SECONDS - self._clock.boottime()
+            if pause > 0:
+                await self._clock.sleep(pause)
+            self._next_flight, self._last_flight = None, self._clock.boottime()
+            await self._read_all()
 
     async def _follow(self, bell: Doorbell) -> None:
         while True:
@@ -101,6 +107,23 @@ class Follower:
                     await self._read_all()
                     if self.replica.heard_at > before > 0:
                         raise FeedUnavailable("the doorbell is deaf: the head moved and nothing rang")
+            await self._read_silent_lanes()
+            self._tidy()
+
+    async def _read_silent_lanes(self) -> None:
+        """Look at a lane that was not heard for long while the other rang: its words may be lost on the way."""
+        boottime = self._clock.boottime()
+        for lane in Lane:
+            looked = boottime - self._looked_at[lane]
+            if min(self.replica.silence(lane, boottime), looked) > SILENCE_SECONDS:
+                await self._read_lane(lane)
+                self._tell()
+
+    def _tidy(self) -> None:
+        boottime = self._clock.boottime()
+        if boottime - self._last_tidying >= TIDY_EVERY_SECONDS:
+            self._last_tidying = boottime
+            self.replica.forget_expired(self._clock.now())
 
     async def _take(self, lane: Lane, statement: bytes) -> None:
         if self.replica.trust.version == 0:
@@ -119,6 +142,7 @@ class Follower:
 
     async def _read_lane(self, lane: Lane) -> None:
         """Bring a lane to the store's newest place: events where they extend ours, else the snapshot."""
+        self._looked_at[lane] = self._clock.boottime()
         top = await self._feed.top(lane)
         if top is None:
             return

@@ -64,7 +64,7 @@ class Replica:
         self.keys = KeySet()
         self.verification: Mapping[str, VerificationKey] = {}
         self.indexes: tuple[RevocationIndex, ...] = (RevocationIndex(_NO_HASH_KEY),)
-        self.report_asked = False  # The last event wants verifiers to report at once.
+        self.report_asked = False  # An event wants verifiers to report at once; the reporter takes it back.
         self._positions: dict[Lane, Position] = {}
         self._heard = {lane: Heard() for lane in Lane}
         self._unreadable: set[Lane] = set()
@@ -89,6 +89,10 @@ class Replica:
             return float("inf")
         return max(heard.age(now, boottime) for heard in self._heard.values())
 
+    def silence(self, lane: Lane, boottime: float) -> float:
+        """Return for how many seconds nothing new was heard of a lane's publisher."""
+        return boottime - self._heard[lane].boottime
+
     def state(self, now: float, boottime: float) -> State:
         """Return what the replica may be used for now."""
         if now >= self.trust.document.expires_at:
@@ -107,9 +111,19 @@ class Replica:
         self.trust = trust
         for lane in Lane:
             if self.place(lane)[0] < trust.lowest_epoch(lane):
-                self._positions.pop(lane, None)  # The root dropped that epoch: start again from a snapshot.
+                self._drop(lane)
         self.generation += 1
         return True
+
+    def _drop(self, lane: Lane) -> None:
+        """Forget all of an epoch that the root has dropped: a thief of its role key may have said it."""
+        self._positions.pop(lane, None)  # Start again from a snapshot.
+        self._heard[lane] = Heard()
+        self._unreadable.discard(lane)
+        if lane is Lane.KEYS:
+            self._use(KeySet())
+        else:
+            self.indexes = (RevocationIndex(_NO_HASH_KEY),)
 
     def admit(self, lane: Lane, statement: bytes, *, now: float, boottime: float) -> Admission:
         """Take a statement from the doorbell, the stream or the head key.
@@ -148,7 +162,7 @@ class Replica:
             raise BrokenChain(f"event {event.epoch}:{event.sequence} of lane {lane} follows another history")
         self._take(event, signed.position.place)
         self._positions[lane] = signed.position
-        self.report_asked = event.report
+        self.report_asked |= event.report
         self.generation += 1
         return self._note(lane, event, boottime)
 
@@ -171,8 +185,13 @@ class Replica:
         return self._note(lane, signed.snapshot, boottime)
 
     def forget_expired(self, now: float) -> int:
-        """Drop revocations that nothing valid can match; return how many."""
-        return sum(index.prune(now) for index in self.indexes)
+        """Drop revocations that nothing valid can match; return how many.
+
+        The publisher's word on the time counts where ours runs ahead: a clock that is put right again must not find
+        its revocations gone.
+        """
+        moment = min(now, self._heard[Lane.REVOCATIONS].at)
+        return sum(index.prune(moment) for index in self.indexes)
 
     def names(self, claims: Mapping[str, Any]) -> tuple[TokenNames, ...]:
         """Return what revocations could call a token by, for each index held."""
@@ -226,9 +245,14 @@ class Replica:
             index = RevocationIndex(snapshot.hash_key)
             for name, before, until in snapshot.rows:
                 index.add_hashed(name, before, until)
-            # An earlier epoch's revocations stay, under their own hash key, until they run out.
-            older = [one for one in self.indexes if one.key != index.key and one.prune(now) >= 0 and len(one)]
-            self.indexes = (index, *older)
+            # What we hold stays until it runs out, whatever the snapshot lacks: a tail may have been lost.
+            moment = min(now, snapshot.at)
+            older = [one for one in self.indexes if one.prune(moment) >= 0 and len(one)]
+            for one in older:
+                if one.key == index.key:
+                    for name, before, until in one.rows():
+                        index.add_hashed(name, before, until)
+            self.indexes = (index, *(one for one in older if one.key != index.key))
 
     def _use(self, keys: KeySet) -> None:
         verification: dict[str, VerificationKey] = {}

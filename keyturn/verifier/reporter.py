@@ -49,6 +49,7 @@ class Reporter:
 
     async def _report(self, *, goodbye: bool) -> None:
         now = self._clock.now()
+        self._replica.report_asked = False
         keys, revocations = places = self._places()
         self._count += 1
         report = Report(
