@@ -37,9 +37,9 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
 
 
 async def _verify(args: argparse.Namespace, session: Session) -> ExitStatus:
-    token = read_token(args) or ""
     if not _POLICY.fullmatch(args.policy):
         raise WrongUsage("a policy's name is made of a-z, 0-9, _ and -, 64 at most")
+    token = read_token(args) or ""
     async with origin(session.environment.sidecar) as sidecar:
         answer = await sidecar.ask(
             "GET", f"/nginx/{args.policy}", authorization=bearer(token), accept=(_ALLOWED, *_DENIED)

@@ -41,6 +41,8 @@ class Answer:
     def problem(self) -> str:
         """Return what went wrong in the server's words (RFC 9457, RFC 6749), else the status."""
         told = self.body if isinstance(self.body, dict) else {}
+        if isinstance(reasons := told.get("reasons"), dict) and reasons:
+            return plain([f"{name}: {reason}" for name, reason in reasons.items()])[:_LONGEST_PROBLEM]
         names = ("detail", "title") if "title" in told or "detail" in told else ("error_description", "error", "reason")
         words = next((told[name] for name in names if told.get(name)), f"status {self.status}")
         return plain(words)[:_LONGEST_PROBLEM]
