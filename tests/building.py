@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote_plus
 
 from aiohttp import ClientSession, ClientTimeout
 from fakeredis import FakeAsyncRedis
@@ -58,6 +60,13 @@ CLIENTS = {
         audiences=("keyturn:admin",), always_opaque=True,
     ),
 }  # fmt: skip
+
+
+def basic(client_id: str, secret: str | None = None) -> dict[str, str]:
+    """Return the header by which a client proves itself, form-encoded as RFC 6749, 2.3.1 has it."""
+    secret = SECRETS[client_id] if secret is None else secret
+    encoded = b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}
 
 
 def new_record_keys() -> RecordKeys:

@@ -1,0 +1,88 @@
+"""The authorization service on a small world, with a signer beside it."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse, ClientSession
+
+from authorization.app import AuthorizationService
+from keyturn import entropy
+from keyturn.contract.credentials import secret_hash
+from keyturn.contract.encoding import encode_json
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.jwk import ed25519_private_jwk
+from keyturn.contract.trust import Client, MaySign, TokenFormat
+from serving.listening import listening
+from tests.authorization.signer import FakeSigner
+from tests.building import CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, basic, serving_at, standing, write_secret
+from tests.world import AUDIENCE
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def identity() -> Any:
+    """Make the service's identity."""
+    return entropy.new_statement_key()
+
+
+@pytest.fixture
+def store() -> FickleRedis:
+    """Return an empty store."""
+    return FickleRedis()
+
+
+@pytest.fixture
+async def stage(identity: Any, store: FickleRedis) -> AsyncIterator[Standing]:
+    """Begin a world with an active key and clients of several kinds."""
+    secret = secret_hash(SECRETS[CLIENT])
+    grants: Any = {"secret_hash": secret, "grant_types": ("client_credentials",)}
+    clients: Mapping[str, Client] = {
+        **CLIENTS,
+        "wide": Client(**grants, scopes=("read", "write"), audiences=(AUDIENCE, "https://two.example/v1", "urn:three")),
+        "opaque": Client(**grants, scopes=("read",), audiences=(AUDIENCE,), token_format=TokenFormat.OPAQUE),
+        "careless": Client(**grants, scopes=("keyturn:admin", "read"), audiences=(AUDIENCE,)),
+        "bare": Client(**grants),
+        "refused": Client(**grants, audiences=(AUDIENCE,)),
+    }
+    async with standing(
+        store, clients=clients, services={"authorization": StatementKey(identity)},
+        may_sign={"authorization": (MaySign(typ="at+jwt", any_audience=True),)},
+    ) as one:  # fmt: skip
+        await one.publish(*one.world.first_key())
+        yield one
+
+
+@pytest.fixture
+async def signer(stage: Standing, tmp_path: Path) -> AsyncIterator[FakeSigner]:
+    """Run the signer on its socket."""
+    fake = FakeSigner(stage)
+    async with listening(fake.application(), f"unix:{tmp_path}/run/sign.sock"):
+        yield fake
+
+
+@pytest.fixture
+async def session(stage: Standing, signer: FakeSigner, identity: Any, tmp_path: Path) -> AsyncIterator[ClientSession]:
+    """Serve the authorization service."""
+    write_secret(tmp_path / "identity.jwk", encode_json(ed25519_private_jwk(identity)).decode())
+    own = {"identity_file": "identity.jwk", "signer": f"unix:{tmp_path}/run/sign.sock"}
+    service = AuthorizationService(stage.settings(tmp_path, authorization=own), stage.parts)
+    async with serving_at([service], stage.parts) as client:
+        yield client
+
+
+@pytest.fixture
+def ask(session: ClientSession) -> Ask:
+    """Return a function that asks for a token, as `client` unless it is told another."""
+
+    async def one(
+        client_id: str = CLIENT, fields: list[tuple[str, str]] | None = None, **form: str
+    ) -> tuple[ClientResponse, Any]:
+        pairs = [("grant_type", "client_credentials"), *form.items()] if fields is None else fields
+        secret = SECRETS.get(client_id, SECRETS[CLIENT])
+        async with session.post("/token", data=pairs, headers=basic(client_id, secret)) as answer:
+            return answer, await answer.json()
+
+    return one

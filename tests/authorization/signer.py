@@ -1,0 +1,67 @@
+"""A signer on a unix socket, as the key service is one: checks the assertion, signs by the world's active key."""
+
+from typing import Any
+
+from aiohttp import web
+
+from keyturn.contract.assertions import open_assertion
+from keyturn.contract.encoding import decode_object, encode_json
+from keyturn.contract.errors import ForgedSignature
+from keyturn.contract.trust import IdentityKind
+from tests.building import Standing
+
+
+class FakeSigner:
+    """Signs `POST /sign`; a test can make it fail in the ways that a real one does."""
+
+    def __init__(self, stage: Standing) -> None:
+        """Begin without a fault."""
+        self._stage = stage
+        self.batches: list[int] = []
+        self.status = 200
+        self.answer: bytes | None = None
+        self.longest_seconds = 86_400.0
+
+    def application(self) -> web.Application:
+        """Return it as an application."""
+        app = web.Application()
+        app.router.add_post("/sign", self.sign)
+        return app
+
+    async def sign(self, request: web.Request) -> web.Response:
+        """Answer as interfaces between services say."""
+        body = await request.read()
+        service = request.headers["X-Keyturn-Service"]
+        assertion = request.headers["Authorization"].removeprefix("Keyturn-Assertion ")
+        trust, now = self._stage.parts.replica.trust, self._stage.world.clock.now()
+        try:
+            open_assertion(
+                assertion.encode(), trust, service=service, method="POST", path="/sign", body=body, now=now,
+                skew_seconds=2,
+            )  # fmt: skip
+        except ForgedSignature:
+            return web.Response(status=401)
+        if self.status != 200:
+            return web.Response(status=self.status)
+        wanted = decode_object(body)["tokens"]
+        self.batches.append(len(wanted))
+        allowed = trust.document.identities[service].may_sign[0]
+        if trust.identity(service, IdentityKind.SERVICE) and any(
+            one["typ"] != allowed.typ or one["claims"]["sub"] == "refused" for one in wanted
+        ):
+            return web.Response(status=403)
+        if self.answer is not None:
+            return web.Response(body=self.answer)
+        return web.Response(body=encode_json({"tokens": [self._signed(one) for one in wanted]}))
+
+    def _signed(self, one: dict[str, Any]) -> str:
+        world, now = self._stage.world, int(self._stage.world.clock.now())
+        header = {"alg": world.algorithms[world.signing_kid], "kid": world.signing_kid, "typ": one["typ"]}
+        exp = min(one["claims"]["exp"], now + self.longest_seconds)
+        claims = {**one["claims"], "iss": world.issuer, "iat": now, "exp": int(exp)}
+        return world.sign_raw(encode_json(header), encode_json(claims)).decode()
+
+
+def unsigned(**claims: Any) -> dict[str, Any]:
+    """Return claims as the authorization service sends them."""
+    return {"sub": "client", "aud": "https://api.example", "exp": 2_000_000_000, **claims}
