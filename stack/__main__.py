@@ -11,7 +11,6 @@ from keyturn.process.logging import configure_logging
 from keyturn.process.running import run
 from keyturn.process.settings import LogSettings
 from stack.composition import running
-from stack.demo import demo
 from stack.plan import Orders
 
 MOST_SIDECARS = 64
@@ -33,6 +32,8 @@ def main(argv: list[str]) -> int:
     """Read the arguments and run; return the exit status."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "demo":
+        from stack.demo import demo  # noqa: PLC0415 - its OAuth client is not needed by `up`
+
         return run(lambda: demo(as_json=arguments.json), name="demo", loop_factory=uvloop.new_event_loop)
     orders = Orders(
         directory=arguments.dir, port=arguments.port, sidecar_port=arguments.sidecar_port,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-import httpx
+import httpx2
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
@@ -48,7 +48,7 @@ class Traffic:
             try:
                 token = await self._issuing.fetch_token(f"{self.issuer}/token", grant_type="client_credentials")
                 return self._ledger.took(token["access_token"])
-            except (httpx.HTTPError, OAuthError, KeyError, ValueError) as error:
+            except (httpx2.HTTPError, OAuthError, KeyError, ValueError) as error:
                 if self._clock.boottime() > deadline:
                     raise DemoFailed(f"no token can be had: {type(error).__name__}") from error
                 await self._clock.sleep(0.1)
@@ -60,7 +60,7 @@ class Traffic:
         response = await client.get(f"{sidecar}/nginx/default")
         state = response.headers.get("X-Auth-State", "")
         self._ledger.answered(held, before, response.status_code, state, sidecar)
-        return response.status_code
+        return int(response.status_code)
 
     async def steadily(self) -> None:
         """Check live tokens at every sidecar in turn, and dead ones now and then, until cancelled."""

@@ -77,12 +77,12 @@ class Plan:
 
 
 def provision(directory: Path, plan: Plan, *, now: float) -> None:
-    """Write everything that a new Keyturn needs into a directory that does not exist or is empty.
+    """Write everything that a new Keyturn needs into a directory that does not exist or is empty (locks aside).
 
     Private files get mode 0600. Raises ConfigurationError if something is there already: keys are never written over.
     """
     directory = directory.absolute()
-    if directory.exists() and any(entry.name != "server" for entry in directory.iterdir()):
+    if directory.exists() and any(not entry.name.endswith(".lock") for entry in directory.iterdir()):
         raise ConfigurationError(
             f"{directory} is not empty, and keys are never written over",
             setting="DIR", mend="name a new directory, or move the old one away",

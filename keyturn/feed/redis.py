@@ -97,7 +97,9 @@ class RedisFeed:
     async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
         """Add an event if the lane stands exactly at `after`; see the protocol."""
         lane, position = event.event.lane, event.position
-        keys = [head_key(lane), stream_key(lane, position.epoch), SEALED_KEY]
+        keys = [head_key(lane), stream_key(lane, position.epoch)]
+        if lane is Lane.KEYS:  # The other lane's publisher has no right to sealed keys, not even by name.
+            keys.append(SEALED_KEY)
         sealed = [part for kid, box in beside.sealed.items() for part in (kid, box)]
         done = await self._script(
             _APPEND, keys,

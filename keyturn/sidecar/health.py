@@ -60,13 +60,10 @@ class Health:
             "state": replica.state(now, boottime),
             "staleness_ms": round(max(age, 0.0) * 1000, 1) if isfinite(age) else None,
             "trust_version": replica.trust.version,
-            **{lane.value: self._position(lane) for lane in Lane},
+            **{lane.value: replica.place(lane)[1] for lane in Lane},
+            "epochs": {lane.value: replica.place(lane)[0] for lane in Lane},
             "cache": {
                 "tokens": len(self._verifier), "hits": figures.hits, "misses": figures.misses,
                 "rechecks": figures.rechecks, "evictions": figures.evictions,
             },
         }  # fmt: skip
-
-    def _position(self, lane: Lane) -> dict[str, int]:
-        epoch, sequence = self._replica.place(lane)
-        return {"epoch": epoch, "sequence": sequence}
