@@ -97,7 +97,7 @@ async def _sidecar(url: str) -> _Part:
     except (CannotTell, WrongUsage) as error:
         return _Part.untold(name, error)
     places = f"keys {plain(told.get('keys'))}, revocations {plain(told.get('revocations'))}"
-    age = f", {milliseconds(told.get('staleness_ms'))} old" if "staleness_ms" in told else ""
+    age = f", {milliseconds(told['staleness_ms'])} old" if told.get("staleness_ms") is not None else ""
     return _Part(name, well=told.get("state") == _FRESH, state=plain(told.get("state")), detail=places + age)
 
 

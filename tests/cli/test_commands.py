@@ -195,7 +195,7 @@ async def test_status_is_one_table_of_all_parts(keyturn: Run, fake: FakeOrigin) 
     fake.answer("GET /state", 200, STATE)
     ran = await keyturn("status")
     assert ran.status == 0
-    for words in ("ready", "1 active, 1 published", "1 live", "all fresh", "keys 4, revocations 7"):
+    for words in ("ready", "1 active, 1 published", "1 live", "all fresh", "keys 4, revocations 7, 120.0 ms old"):
         assert words in ran.out
     fake.answer("GET /state", 503, STATE | {"state": "expired"})
     ran = await keyturn("status", "--json")
