@@ -51,7 +51,7 @@ async def serve(
     `listen` is HOST:PORT or unix:/PATH; raises ConfigurationError (naming `setting`) where that is taken. `ready`, if
     given, is called with the address once connections are accepted.
     """
-    app = make_application(log, clock=clock or parts[0].clock)
+    app = make_application(log, clock=clock or parts[0].clock, metrics=parts[0].metrics)
     for service in services:
         service.add_routes(app)
     add_health(app, services, parts)

@@ -19,6 +19,7 @@ from keyservice.app import KeyService
 from keyturn.clock import Clock
 from keyturn.contract.errors import ConfigurationError, KeyturnError
 from keyturn.process.logging import logger
+from keyturn.process.metrics import Metrics
 from keyturn.process.parent import tied
 from keyturn.process.running import Supervisor
 from keyturn.process.settings import Settings
@@ -110,8 +111,9 @@ async def _open_store(stack: AsyncExitStack, orders: Orders) -> tuple[EmbeddedSe
 async def _make_services(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[list[Service], list[Parts]]:
     """Make each service on parts of its own, as its own user of the store."""
     services, parts = [], []
+    metrics = Metrics(process="stack")  # One process, one registry: Prometheus refuses a metric that is told twice.
     for name, make in SERVICES.items():
-        own = await stack.enter_async_context(open_parts(settings, user=name, clock=clock))
+        own = await stack.enter_async_context(open_parts(settings, user=name, clock=clock, metrics=metrics))
         services.append(make(settings, own))
         parts.append(own)
     return services, parts

@@ -127,7 +127,10 @@ async def test_the_process_tells_its_health_metrics_and_routes(client: ClientSes
     async with client.get("/readyz") as answer:
         assert (answer.status, await answer.json()) == (200, {"status": "ready"})
     async with client.get("/metrics") as answer:
-        assert "keyturn_build_info" in await answer.text()
+        told = (await answer.text()).splitlines()
+        helps = [line.split()[2] for line in told if line.startswith("# HELP")]
+        assert {"keyturn_build_info", "keyturn_http_request_seconds"} <= set(helps)
+        assert len(helps) == len(set(helps))
     async with client.get("/openapi.json") as answer:
         paths = (await answer.json())["paths"]
         assert paths.keys() >= {"/echo", "/healthz", "/readyz", "/metrics", "/openapi.json"}
