@@ -48,7 +48,23 @@ def test_of_all_last_characters_that_decode_alike_one_is_accepted(raw: bytes) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["YQ==", "YWI=", "YQ=", "=", "YQ\n", "\nYQ", " YQ", "Y Q", "YQ\x00", "Y+==", "Y/8", "Y+8", "YQ\u00e9", "Y", "\udcff"],
+    [
+        "YQ==",
+        "YWI=",
+        "YQ=",
+        "=",
+        "YQ\n",
+        "\nYQ",
+        " YQ",
+        "Y Q",
+        "YQ\x00",
+        "Y+==",
+        "Y/8",
+        "Y+8",
+        "YQ\u00e9",
+        "Y",
+        "\udcff",
+    ],
 )
 def test_anything_but_the_bare_alphabet_is_refused(text: str) -> None:
     """Padding, white space, the other alphabet, a lonely character."""
@@ -80,7 +96,8 @@ def test_every_object_without_duplicates_is_read_whatever_stands_in_its_strings(
 @pytest.mark.parametrize(
     "raw",
     [
-        b'{"sub":":"}', b'{":":1}', b'{"scope":":read"}', b'{"a":[":",":"],"b":{":":":"}}', b'{"a":"\\":"}', b'{"a" : 1}',
+        b'{"sub":":"}', b'{":":1}', b'{"scope":":read"}', b'{"a":[":",":"],"b":{":":":"}}', b'{"a":"\\":"}',
+        b'{"a" : 1}',
     ],
 )  # fmt: skip
 def test_a_colon_in_a_string_is_no_member(raw: bytes) -> None:
@@ -138,7 +155,7 @@ def test_what_is_not_one_json_object_in_utf8_is_refused(raw: bytes) -> None:
         decode_object(raw)
 
 
-@pytest.mark.parametrize("opening, closing", [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize("escaped", [False, True])
 def test_deep_nesting_is_refused_and_costs_no_stack(opening: str, closing: str, escaped: bool) -> None:
     """A token of brackets alone must not end the process."""
@@ -152,4 +169,6 @@ def test_deep_nesting_is_refused_and_costs_no_stack(opening: str, closing: str, 
 
 def test_the_same_value_always_has_the_same_bytes() -> None:
     """A signature is over bytes."""
-    assert encode_json({"b": 1, "a": [1.5, None]}) == encode_json({"a": [1.5, None], "b": 1}) == b'{"a":[1.5,null],"b":1}'
+    assert (
+        encode_json({"b": 1, "a": [1.5, None]}) == encode_json({"a": [1.5, None], "b": 1}) == b'{"a":[1.5,null],"b":1}'
+    )

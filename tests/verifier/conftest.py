@@ -1,0 +1,16 @@
+"""The replica that most tests of the verifier begin with."""
+
+import pytest
+
+from keyturn.verifier.freshness import Freshness
+from tests.clocks import ManualClock
+from tests.verifier.bench import Bench
+from tests.world import World
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    """Return a replica that stands at the beginning of both lanes."""
+    clock = ManualClock()
+    world = await World(clock=clock, freshness=Freshness(expired_after_seconds=60)).begin()
+    return Bench(world, await world.caught_up(), clock)
