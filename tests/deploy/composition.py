@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx
+import httpx2
 
 from keyturn.process.parent import tied
 from stack.binary import server_binary
@@ -118,10 +118,10 @@ class Composition:
         gone = [name for name, process in self.processes.items() if process.poll() is not None and name != "init"]
         assert not gone, f"{gone} ended\n{self.last_words()}"
         services = [f"{self.url(8400)}/readyz/{name}" for name in self.containers if f"/readyz/{name} " in _edge()]
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
             try:
                 told = [await client.get(url) for url in (*services, f"{self.url(8410)}/readyz", self.url(8080))]
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 return False
         return all(answer.status_code in (200, 401) for answer in told)
 

@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 import pytest
 
 from tests.deploy.composition import Composition
@@ -87,7 +87,7 @@ async def test_a_token_passes_until_it_is_revoked(composition: Composition) -> N
     """The main job, as compose.yaml has it: token by the edge, checked behind nginx, revoked, refused."""
     client = ("client", composition.secret("client"))
     resource = ("resource", composition.secret("resource"))
-    async with httpx.AsyncClient(base_url=composition.url(ISSUER)) as edge:
+    async with httpx2.AsyncClient(base_url=composition.url(ISSUER)) as edge:
         metadata = (await edge.get("/.well-known/oauth-authorization-server")).json()
         assert metadata["issuer"] == composition.url(ISSUER)
         asked = await edge.post(metadata["token_endpoint"], data={"grant_type": "client_credentials"}, auth=client)
@@ -113,7 +113,7 @@ async def test_a_token_passes_until_it_is_revoked(composition: Composition) -> N
 
 async def test_the_edge_leads_each_route_to_the_service_that_has_it(composition: Composition) -> None:
     """A route that a service gains must be given to the edge, too."""
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         for service, port in SERVICES.items():
             described = (await client.get(f"{composition.url(port)}/openapi.json")).json()["paths"]
             paths = {re.sub(r"\{\w+\}", "1", path) for path in described if path not in HEALTH}
@@ -129,7 +129,7 @@ async def test_the_edge_leads_each_route_to_the_service_that_has_it(composition:
 @pytest.mark.parametrize("path", ["/", "/metrics", "/sign", "/openapi.json", "/keys/../sign", "/token/"])
 async def test_the_edge_leads_nowhere_else(composition: Composition, path: str) -> None:
     """What is not a route of the issuer stays inside."""
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         assert (await client.get(f"{composition.url(ISSUER)}{path}")).status_code == 404
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from stack.ports import LOOPBACK, free_port
@@ -22,7 +22,7 @@ IDENTITY = ("Subject", "Client", "Scope", "Issuer", "Token-Id", "State")
 class Gateway:
     """nginx as api.conf has it, between a client and an API that writes down what it gets."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     api: Recorder
     token: str = ""
 
@@ -47,14 +47,14 @@ async def guarding(directory: Path, *, sidecar: int, policy: str = "default") ->
             text = text.replace(there, here)
         async with (
             running_nginx(directory / "nginx", text, port=port),
-            httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}") as client,
+            httpx2.AsyncClient(base_url=f"http://{LOOPBACK}:{port}") as client,
         ):
             yield Gateway(client, api)
 
 
 async def new_token(composition: Composition) -> str:
     """Return a token for the API."""
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         answer = await client.post(
             f"{composition.url(8400)}/token",
             data={"grant_type": "client_credentials"}, auth=("client", composition.secret("client")),
