@@ -63,18 +63,18 @@ class Sidecar:
         self.verifier = TokenVerifier(self.replica, clock)
         self._reporter = Reporter(store, charge.identity, self.replica, clock, verifier=charge.verifier)
         self.follower.on_change.append(self._reporter.notice)
-        self._latecomers = Latecomers(self.verifier, self.follower)
+        self.latecomers = Latecomers(self.verifier, self.follower)
         self._gates = {
-            (dialect.name, name): Gate(self.verifier, policy, dialect, self._latecomers)
+            (dialect.name, name): Gate(self.verifier, policy, dialect, self.latecomers)
             for dialect in charge.dialects
             for name, policy in charge.policies.items()
         }
         self._trouble: str | None = None
         metrics = Metrics(process="sidecar") if metrics is None else metrics
         self.health = Health(self.verifier, metrics, name=charge.verifier, trouble=lambda: self._trouble)
-        self._listener = Listener(self._routes(), clock=clock)
-        export_answers(metrics, self._gates, self._latecomers)
-        export_connections(metrics, self._listener)
+        self.listener = Listener(self._routes(), clock=clock)
+        export_answers(metrics, self._gates, self.latecomers)
+        export_connections(metrics, self.listener)
         export_replica(metrics, self.verifier, self.follower)
 
     @asynccontextmanager
@@ -95,10 +95,10 @@ class Sidecar:
             ]
             address = listen
             try:
-                address = await open_at(self._listener, listen)
+                address = await open_at(self.listener, listen)
                 yield address
             finally:
-                await self._listener.close()
+                await self.listener.close()
                 remove(address)
                 for task in tasks:
                     task.cancel()
@@ -114,7 +114,7 @@ class Sidecar:
         }
         default = self._charge.policies.get(DEFAULT_POLICY)
         if default is not None:
-            exact[b"/introspect"] = Route(Introspection(self.verifier, default, self._latecomers).answer, FORM)
+            exact[b"/introspect"] = Route(Introspection(self.verifier, default, self.latecomers).answer, FORM)
         prefixes = {}
         methods = {dialect.name: dialect for dialect in self._charge.dialects}
         for (name, policy), gate in self._gates.items():

@@ -12,6 +12,7 @@ from keyturn.verifier.verdict import Kind, Verdict
 from keyturn.verifier.verifier import TokenVerifier
 
 _BEARER: Final = b"Bearer "
+_WORDS: Final = 2  # Scheme and token.
 _UNAVAILABLE: Final = replies.unavailable()
 _NO_TOKEN: Final = replies.unauthorized(error=None)
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
@@ -64,14 +65,14 @@ class Gate:
         if len(authorization) > 1:
             self.two_tokens += 1
             return self._two_tokens
-        scheme, *words = authorization[0].split() if authorization else [b""]
-        if scheme.lower() != b"bearer" or not words:
+        words = authorization[0].split() if authorization else []
+        if len(words) < _WORDS or words[0].lower() != b"bearer":
             self.no_token += 1
             return _NO_TOKEN
-        if len(words) > 1 or b"," in words[0]:  # Some gateways join two header fields with a comma.
+        if len(words) > _WORDS or b"," in words[1]:  # Some gateways join two header fields with a comma.
             self.two_tokens += 1
             return self._two_tokens
-        return self._render_or_ask_again(self._judge(words[0], self._policy), words[0])
+        return self._render_or_ask_again(self._judge(words[1], self._policy), words[1])
 
     def _render_or_ask_again(self, verdict: Verdict, token: bytes) -> Answer:
         if verdict.reason == "unknown_kid" and self._latecomers.may_be_ours(token):
