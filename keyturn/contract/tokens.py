@@ -34,6 +34,11 @@ class Token(NamedTuple):
 _headers: dict[bytes, Header] = {}  # Pure results by input, bounded below: every token of a key shares its header.
 
 
+def as_bytes(token: str | bytes) -> bytes:
+    """Return a token's bytes; whatever is not ASCII stays what no token can be."""
+    return token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
+
+
 def parse_token(token: bytes) -> Token:
     """Take an access token apart; raises InvalidToken unless it is the one canonical spelling of a plain JWS.
 

@@ -47,7 +47,7 @@ class IssuerSettings(Section):
             host, _ = parts.hostname, parts.port
         except ValueError as error:
             raise ConfigurationError("the issuer is not a URL", setting="issuer.url", mend=mend) from error
-        secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+        secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
         bare = not set(self.url) & set("?#@ ") and not self.url.endswith("/")
         if not (host and secure and bare):
             shown = "this" if "@" in self.url else repr(self.url)  # What stands before an @ may be a password.
@@ -270,7 +270,8 @@ def _variable(name: str) -> str:
     return _PREFIX + "".join(f"{_variable_part(part)}__" for part in name.split("."))
 
 
-def _is_loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
+    """Say whether a URL's host is this machine, by name or address."""
     if host is None or host in _LOOPBACK_NAMES:
         return host is not None
     try:

@@ -1,0 +1,110 @@
+"""The verifier as a Python library: connects, follows the feed in the background, and checks tokens in memory."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from keyturn.clock import Clock, SystemClock
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput
+from keyturn.contract.jwk import load_public
+from keyturn.contract.tokens import as_bytes
+from keyturn.feed.redis import RedisFeed
+from keyturn.process.redis import connect
+from keyturn.process.settings import is_loopback
+from keyturn.verifier.follower import Follower, unnoted
+from keyturn.verifier.freshness import Freshness, State
+from keyturn.verifier.policy import Policy
+from keyturn.verifier.replica import Replica
+from keyturn.verifier.verifier import TokenVerifier
+
+READY_WITHIN_SECONDS = 10.0
+
+
+class Verifier:
+    """Checks access tokens of one issuer against one policy; made by `connect`."""
+
+    def __init__(self, verifier: TokenVerifier, policy: Policy, clock: Clock) -> None:
+        self._verifier, self._policy, self._clock = verifier, policy, clock
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        redis_url: str,
+        *,
+        issuer: str,
+        root: Path | str | Mapping[str, Any],
+        audience: str = "",
+        policy: Policy | None = None,
+        freshness: Freshness | None = None,
+        allow_dev: bool | None = None,
+        ready_within_seconds: float = READY_WITHIN_SECONDS,
+        note: Callable[..., None] = unnoted,
+    ) -> AsyncIterator["Verifier"]:
+        """Follow an issuer's feed for as long as the block lasts; entered once both lanes have been read.
+
+        `root` is the pinned root's public JWK, or the path of its file. Give an `audience` or a whole `policy`. A
+        development stack's trust document (`allow_dev`) is accepted by default only for an http issuer on loopback,
+        which nothing but a development stack can be. `note(event, **facts)` hears what an operator should know.
+
+        Raises ConfigurationError for a root or policy that cannot work, and FeedUnavailable if the feed could not be
+        read within `ready_within_seconds`.
+        """
+        pinned = _root(root)
+        policy = policy or Policy(audience=audience)
+        clock, dev = SystemClock(), _only_for_development(issuer) if allow_dev is None else allow_dev
+        redis = connect(redis_url, client_name="keyturn-verifier")
+        pubsub = connect(redis_url, client_name="keyturn-verifier", subscribing=True)
+        replica = Replica(issuer=issuer, freshness=freshness or Freshness())
+        follower = Follower(RedisFeed(redis, pubsub=pubsub), replica, clock, root=pinned, allow_dev=dev, note=note)
+        following = asyncio.create_task(follower.run())
+        try:
+            try:
+                async with asyncio.timeout(ready_within_seconds):
+                    await follower.ready()
+            except TimeoutError:
+                raise FeedUnavailable(
+                    f"the feed of {issuer} could not be read within {ready_within_seconds:g} s;"
+                    " pass `note=print` to hear why"
+                ) from None
+            yield cls(TokenVerifier(replica, clock), policy, clock)
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            await redis.aclose()
+            await pubsub.aclose()
+
+    @property
+    def state(self) -> State:
+        """Return how fresh the replica is."""
+        replica = self._verifier.replica
+        return replica.state(self._clock.now(), self._clock.boottime())
+
+    def verify(self, token: str | bytes, policy: Policy | None = None) -> Mapping[str, Any]:
+        """Return the claims of an active access token; reads nothing but memory.
+
+        Raises InvalidToken (its `reason` is a stable word) for every other token, and ReplicaExpired where the feed
+        has been silent for so long that nothing can be said: answer 503 then, not 401.
+        """
+        return self._verifier.claims(as_bytes(token), policy or self._policy)
+
+
+def _root(root: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        jwk = root if isinstance(root, Mapping) else json.loads(Path(root).read_bytes())
+        members = {name: jwk[name] for name in ("kty", "crv", "x")}
+        load_public(members, "EdDSA")
+    except (OSError, ValueError, KeyError, TypeError, MalformedInput) as error:
+        raise ConfigurationError(
+            "this is not the public JWK of a root", setting="root", mend="pass the root.jwk that `keyturn init` made"
+        ) from error
+    return members
+
+
+def _only_for_development(issuer: str) -> bool:
+    parts = urlsplit(issuer)
+    return parts.scheme == "http" and is_loopback(parts.hostname)
