@@ -5,6 +5,7 @@ import pytest
 from keyturn.verifier.freshness import Freshness
 from tests.clocks import ManualClock
 from tests.verifier.bench import Bench
+from tests.verifier.court import SKEW, Court
 from tests.world import World
 
 
@@ -14,3 +15,13 @@ async def bench() -> Bench:
     clock = ManualClock()
     world = await World(clock=clock, freshness=Freshness(expired_after_seconds=60)).begin()
     return Bench(world, await world.caught_up(), clock)
+
+
+@pytest.fixture
+async def court() -> Court:
+    """Return a verifier with one active key."""
+    clock = ManualClock()
+    world = await World(clock=clock, freshness=Freshness(expired_after_seconds=60, skew_seconds=SKEW)).begin()
+    court = Court(world, await world.caught_up(), clock)
+    await court.keys.append(world.first_key("ES256"))
+    return court
