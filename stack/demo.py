@@ -25,7 +25,8 @@ ROUNDS = 5  # Of one rotation and a batch of revocations each; one more comes af
 REVOCATIONS_A_ROUND = 10
 STEADY_CLIENTS = 4
 TOKENS_AT_HAND = 12
-DOWN_SECONDS = 3.0
+DOWN_SECONDS = 6.0  # Past `stale`, which is 5 s here.
+BETWEEN_SECONDS = 1.0  # Of steady traffic alone, after each event.
 LONGEST_SECONDS = 40.0
 
 
@@ -72,14 +73,17 @@ class _Show:
                 task.cancel()
 
     async def _play(self) -> None:
-        for _ in range(ROUNDS):
-            await self._rotate()
-            await self._revoke_tokens(REVOCATIONS_A_ROUND)
-        await self._emergency()
-        await self._revoke_subject()
-        await self._kill_server()
-        await self._rotate()
-        await self._revoke_tokens(REVOCATIONS_A_ROUND)
+        rounds = [self._rotate, self._revoke_tokens] * ROUNDS
+        for step in (
+            *rounds,
+            self._emergency,
+            self._revoke_subject,
+            self._kill_server,
+            self._rotate,
+            self._revoke_tokens,
+        ):
+            await step()
+            await self._clock.sleep(BETWEEN_SECONDS)
 
     async def _rotate(self) -> None:
         old = (await self._traffic.sign_in()).kid
@@ -94,8 +98,8 @@ class _Show:
             f" {receipt['adopted']}/{receipt['live']} sidecars; old tokens still pass"
         )
 
-    async def _revoke_tokens(self, count: int) -> None:
-        figures = []
+    async def _revoke_tokens(self) -> None:
+        count, figures = REVOCATIONS_A_ROUND, []
         for _ in range(count):
             held = await self._traffic.sign_in()
             for sidecar in self._traffic.sidecars:
