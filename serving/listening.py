@@ -1,5 +1,6 @@
 """Where an application listens: a TCP address or a unix socket in a directory of its own, within limits."""
 
+import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator
@@ -19,6 +20,8 @@ from serving.problems import Style, answer_status
 LONGEST_LINE_BYTES = 8 * 1024
 MOST_HEADERS = 64
 KEEP_ALIVE_SECONDS = 75.0
+FIRST_REQUEST_SECONDS = 10.0  # A connection that has sent none by then is closed.
+MOST_CONNECTIONS = 4096  # More are closed at once.
 LEAVE_SECONDS = 5.0  # What is under way at the end may take so long.
 _BACKLOG = 1024
 _TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
@@ -36,11 +39,12 @@ async def listening(app: web.Application, listen: str, *, setting: str = "listen
     except Unfit as error:
         raise ConfigurationError(str(error), setting=setting, mend=error.mend) from error
     runner = _Runner(
-        app, access_log=None, handler_cancellation=True, keepalive_timeout=KEEP_ALIVE_SECONDS,
+        app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS,
         shutdown_timeout=LEAVE_SECONDS, max_line_size=LONGEST_LINE_BYTES, max_field_size=LONGEST_LINE_BYTES,
         max_headers=MOST_HEADERS,
     )  # fmt: skip
     await runner.setup()
+    ours: Path | None = None
     try:
         try:
             address = await _open(runner, where)
@@ -50,11 +54,12 @@ async def listening(app: web.Application, listen: str, *, setting: str = "listen
             raise ConfigurationError(
                 f"{where}: {error.strerror or error}", setting=setting, mend="choose another, or end who has it"
             ) from error
+        ours = where.path
         yield address
     finally:
         await runner.cleanup()
-        if where.path is not None:
-            where.path.unlink(missing_ok=True)
+        if ours is not None:  # Another process's socket stays where it is.
+            ours.unlink(missing_ok=True)
 
 
 async def _open(runner: web.AppRunner, where: Listen) -> str:
@@ -106,6 +111,18 @@ class _Connection(RequestHandler):
     """One connection; what cannot be parsed gets 400, or 431 where it is too large."""
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless there are too many already; a request has to come soon."""
+        super().connection_made(transport)
+        if self._manager is not None and len(self._manager.connections) > MOST_CONNECTIONS:
+            self.force_close()
+            return
+        self._loop.call_later(FIRST_REQUEST_SECONDS, self._expect_request)
+
+    def _expect_request(self) -> None:
+        if self._request_count == 0:
+            self.force_close()
 
     def handle_error(
         self,

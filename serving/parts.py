@@ -87,6 +87,7 @@ class Parts:
         finally:
             del self._waiting[arrived]
             catching_up.cancel()
+            await asyncio.gather(catching_up, return_exceptions=True)
         if not self._holds(places):
             raise FeedUnavailable("the replica is behind the store and could not catch up")
 

@@ -1,0 +1,95 @@
+"""Where services listen: loopback or a socket of their own, and no connection that only waits."""
+
+import asyncio
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, UnixConnector, web
+
+import serving.listening
+from keyturn.contract.errors import ConfigurationError
+from serving.listening import listening
+
+
+def application() -> web.Application:
+    """Return an application with one route."""
+
+    async def hello(_request: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/", hello)
+    return app
+
+
+async def test_a_unix_socket_is_for_its_group_only_and_goes_with_its_process(tmp_path: Path) -> None:
+    """Architecture: the directory 0750, the socket 0660; nothing stays behind."""
+    path = tmp_path / "run" / "service.sock"
+    async with listening(application(), f"unix:{path}") as address:
+        assert address == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
+        async with ClientSession(connector=UnixConnector(str(path))) as session, session.get("http://x/") as answer:
+            assert await answer.text() == "hello"
+    assert not path.exists()
+
+
+async def test_a_socket_that_a_killed_process_left_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
+    """A restart after kill -9 works; a second process is told, and does not steal the first one's socket."""
+    path = tmp_path / "service.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with listening(application(), f"unix:{path}"):
+        with pytest.raises(ConfigurationError, match="signing_listen"):
+            async with listening(application(), f"unix:{path}", setting="keyservice.signing_listen"):
+                pass
+        async with ClientSession(connector=UnixConnector(str(path))) as session, session.get("http://x/") as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("listen", ["8080", "unix:relative.sock", "127.0.0.1:99999", ":1"])
+async def test_what_is_no_address_is_refused_by_its_setting(listen: str) -> None:
+    """One line that names the setting and the mend."""
+    with pytest.raises(ConfigurationError, match=r"authorization\.listen"):
+        async with listening(application(), listen, setting="authorization.listen"):
+            pass
+
+
+async def test_a_connection_that_sends_no_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request line, for ever, must not hold a connection for ever."""
+    monkeypatch.setattr(serving.listening, "FIRST_REQUEST_SECONDS", 0.05)
+    async with listening(application(), "127.0.0.1:0") as address:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_more_connections_than_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on everything that grows; those that are in are served on."""
+    monkeypatch.setattr(serving.listening, "MOST_CONNECTIONS", 1)
+    async with listening(application(), "127.0.0.1:0") as address:
+        host, _, port = address.partition(":")
+        first, second = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+        assert await asyncio.wait_for(second[0].read(), 5) == b""
+        first[1].write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(first[0].read(), 5)
+        for _, writer in (first, second):
+            writer.close()
+
+
+async def test_what_is_no_http_gets_400_without_an_echo() -> None:
+    """Garbage is answered in our own words."""
+    async with listening(application(), "127.0.0.1:0") as address:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"kt_at_secret garbage\r\n\r\n")
+        told = await asyncio.wait_for(reader.read(), 5)
+        assert told.startswith(b"HTTP/1.")
+        assert b" 400 " in told.splitlines()[0]
+        assert b"kt_at" not in told
+        assert b"aiohttp" not in told
+        writer.close()
