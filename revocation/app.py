@@ -5,16 +5,13 @@ from pathlib import Path
 
 from aiohttp import web
 
-from keyturn.contract.encoding import decode_object
-from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput, TrustError
-from keyturn.contract.jwk import load_ed25519_private
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
+from keyturn.process.pinned import statement_key
 from keyturn.process.settings import RedisSettings, Settings
-from keyturn.process.values import Secret
 from revocation.keeping import Keeping
 from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
@@ -38,7 +35,7 @@ class RevocationService:
         own = settings.section(RevocationSettings)
         self._parts, self._may_begin = parts, own.bootstrap
         self._genesis = _read_genesis(own.genesis_file)
-        self._key = _role_key(own.role_key)
+        self._key = statement_key(own.role_key, setting="revocation.role_key_file")
         replica, freshness = parts.replica, parts.replica.freshness
         self._publisher = Publisher(Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock)
         self._writer = RevocationWriter(self._publisher, parts.follower.catch_up, parts.clock)
@@ -117,17 +114,6 @@ class RevocationService:
 
     def _is_trusted(self) -> bool:
         return self._key.kid in self._trust().role(Lane.REVOCATIONS)
-
-
-def _role_key(secret: Secret) -> StatementKey:
-    try:
-        return StatementKey(load_ed25519_private(decode_object(secret.reveal())))
-    except MalformedInput as error:
-        raise ConfigurationError(
-            "this is not a private Ed25519 JWK",
-            setting="revocation.role_key_file",
-            mend="name the roles/revocations.jwk that `keyturn init` made",
-        ) from error
 
 
 def _read_genesis(path: Path) -> bytes:

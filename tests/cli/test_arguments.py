@@ -1,5 +1,7 @@
 """What the command line takes and refuses; above all, that tokens stay out of arguments and messages."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from keyturn.cli.main import main
 from tests.cli.conftest import SIGNED, FakeOrigin, Run
 
+ROOT = Path(__file__).parents[2]
 OPAQUE = "kt_at_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -85,3 +88,14 @@ def test_help_is_there_for_each(capsys: pytest.CaptureFixture[str], command: lis
         main([*command, "--help"])
     assert ended.value.code == 0
     assert "usage: keyturn" in capsys.readouterr().out
+
+
+def test_the_sidecar_is_started_without_an_http_client() -> None:
+    """It stands beside every API: what only the other commands need must not cost it memory, or be installed."""
+    program = (
+        "import sys; from keyturn.cli.main import main; status = main(['sidecar', '--config', '/nowhere/k.toml']); "
+        "sys.exit(status if 'aiohttp' not in sys.modules else 99)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=False, timeout=30)
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (2, 1)
+    assert b"/nowhere/k.toml cannot be read" in ran.stderr
