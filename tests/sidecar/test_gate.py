@@ -1,5 +1,7 @@
 """What a gateway is answered: every outcome of the contract, and that none is mistaken for another."""
 
+from typing import Any
+
 import pytest
 
 from keyturn import entropy
@@ -72,7 +74,7 @@ async def test_the_scheme_is_read_in_any_case_and_with_any_number_of_spaces(besi
         ({"cnf": {"jkt": "x"}}, "the token is bound to a key, and no proof of it came along"),
     ],
 )
-async def test_a_bad_token_is_401_with_the_reason(beside: Beside, changes: dict[str, object], description: str) -> None:
+async def test_a_bad_token_is_401_with_the_reason(beside: Beside, changes: dict[str, Any], description: str) -> None:
     """A developer in front of a 401 must learn why, and nothing of the token itself."""
     reply = await beside.check(beside.world.mint(**changes))
 

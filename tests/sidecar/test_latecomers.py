@@ -1,6 +1,7 @@
 """Tokens whose key the sidecar has not heard of: one look at the feed, and no more than that."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def reads(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> list[Lane]:
     return noted
 
 
-def _of_unknown_key(beside: Beside, **claims: object) -> bytes:
+def _of_unknown_key(beside: Beside, **claims: Any) -> bytes:
     return beside.world.mint(header={"kid": SOME_KID}, **claims)
 
 
