@@ -5,9 +5,11 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from keyturn.clock import SystemClock
@@ -64,19 +66,38 @@ def pinned(cpu: int) -> Iterator[None]:
 
 
 @contextmanager
-def serving(name: str, arguments: Sequence[str], *, port: int, path: str = "/nginx/default") -> Iterator[Target]:
-    """Run a Python program that serves on `port`, pinned, until the end of the block."""
+def serving(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    port: int,
+    path: str = "/nginx/default",
+    environment: Mapping[str, str] | None = None,
+    ready: str | None = None,
+) -> Iterator[Target]:
+    """Run a Python program that serves on `port`, pinned, until the end of the block.
+
+    With `ready`, a path, it is awaited until that is answered 200; else until it listens.
+    """
     with pinned(SERVER_CPU):
-        process = subprocess.Popen([sys.executable, *arguments], cwd=_HERE.parent)
+        process = subprocess.Popen([sys.executable, *arguments], cwd=_HERE.parent, env=environment)
     try:
-        _wait_until_it_listens(name, process, port)
+        if ready is None:
+            until(lambda: _listens(port), name, process)
+        else:
+            until(lambda: _answers_200(port, ready), name, process)
         yield Target(name, process.pid, f"http://127.0.0.1:{port}{path}")
     finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-        process.kill()
-        process.wait()
+        ended(process)
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """End a process and wait until it is gone."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    process.kill()
+    process.wait()
 
 
 @contextmanager
@@ -103,15 +124,33 @@ def sample(target: Target, tokens: Path, *, seconds: int) -> Sample:
     return Sample(float(rate.group(1)), cpu_share)
 
 
-def _wait_until_it_listens(name: str, process: subprocess.Popen[bytes], port: int) -> None:
+def until(holds: Callable[[], bool], name: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until that holds; raises MeasurementSpoiledError if the process ends first, or after 15 s."""
     clock = SystemClock()
     deadline = clock.boottime() + START_SECONDS
     while clock.boottime() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        if holds():
             return
         with suppress(subprocess.TimeoutExpired):
             raise MeasurementSpoiledError(f"{name} ended at once with status {process.wait(timeout=0.05)}")
-    raise MeasurementSpoiledError(f"{name} does not listen after {START_SECONDS:.0f} s")
+    raise MeasurementSpoiledError(f"{name} is not ready after {START_SECONDS:.0f} s")
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _answers_200(port: int, path: str) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _cpu_seconds(pid: int) -> float:
