@@ -34,6 +34,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say why a run without a failing test has failed."""
     if _SKIPPED and os.environ.get("CI") == "true":
-        terminalreporter.write_line(
-            f"CI runs every test, but these were skipped: {', '.join(_SKIPPED)}", red=True
-        )
+        terminalreporter.write_line(f"CI runs every test, but these were skipped: {', '.join(_SKIPPED)}", red=True)
