@@ -44,6 +44,7 @@ async def stage(identity: Any, store: FickleRedis) -> AsyncIterator[Standing]:
         "wide": Client(**grants, scopes=("read", "write"), audiences=(AUDIENCE, "https://two.example/v1", "urn:three")),
         "opaque": Client(**grants, scopes=("read",), audiences=(AUDIENCE,), token_format=TokenFormat.OPAQUE),
         "careless": Client(**grants, scopes=("keyturn:admin", "read"), audiences=(AUDIENCE,)),
+        "odd": Client(**grants, audiences=(AUDIENCE, "https://odd.example/#part")),
         "bare": Client(**grants),
         "refused": Client(**grants, audiences=(AUDIENCE,)),
     }

@@ -105,8 +105,8 @@ async def test_the_audience_is_the_clients_first_unless_it_names_others_of_its_o
         assert await audience(("resource", wrong)) == "invalid_target"
         assert await audience(("resource", AUDIENCE), ("resource", wrong)) == "invalid_target"
     assert await audience(("audience", "urn:four")) == "invalid_target"
-    _, content = await ask("bare")
-    assert content["error"] == "invalid_target"
+    for client, form in (("bare", {}), ("odd", {"resource": "https://odd.example/#part"})):
+        assert (await ask(client, **form))[1]["error"] == "invalid_target"
 
 
 async def test_grants_are_named_allowed_and_known(ask: Ask) -> None:

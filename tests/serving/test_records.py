@@ -49,6 +49,9 @@ async def test_the_server_sees_neither_token_nor_content(store: RecordStore, red
     assert token.encode() not in name
     assert b"alice" not in box
     assert 55_000 < await redis.pttl(name) <= 60_000
+    other = RecordStore(redis, new_record_keys(), SystemClock())
+    await other.put(token, RECORD, expires_at=SystemClock().now() + 60)
+    assert len(await redis.keys("*")) == 2  # Without the pepper nobody can tell which record is a token's.
 
 
 async def test_a_record_opens_under_its_own_name_and_keys_only(store: RecordStore, redis: Redis) -> None:
