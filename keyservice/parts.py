@@ -1,6 +1,5 @@
 """What rotating takes, wired together: for the key service and for the worker alike."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -9,16 +8,13 @@ from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
 from keyservice.settings import KeyserviceSettings, RotationSettings
-from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import ConfigurationError, MalformedInput
-from keyturn.contract.jwk import load_ed25519_private
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
+from keyturn.process.pinned import statement_key
 from keyturn.process.settings import RedisSettings, Settings
-from keyturn.process.values import Secret
 from serving.parts import Parts
 
 
@@ -60,13 +56,3 @@ class RotationParts:
 def trust_of(parts: Parts) -> Callable[[], Trust]:
     """Return a reader of the newest trust document that the replica adopted."""
     return lambda: parts.replica.trust
-
-
-def statement_key(secret: Secret, *, setting: str) -> StatementKey:
-    """Read a role's or identity's private JWK; raises ConfigurationError naming the setting."""
-    try:
-        return StatementKey(load_ed25519_private(json.loads(secret.reveal())))
-    except (ValueError, MalformedInput) as error:
-        raise ConfigurationError(
-            "this is not a private Ed25519 JWK", setting=setting, mend="name the file that `keyturn init` made"
-        ) from error

@@ -1,0 +1,241 @@
+"""The key service over HTTP, on a real Valkey, from the very files that `keyturn init` makes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, UnixConnector
+
+from keyservice.app import KeyService
+from keyturn import entropy
+from keyturn.cli.provisioning import Plan, provision
+from keyturn.clock import SystemClock
+from keyturn.contract.assertions import sign_assertion
+from keyturn.contract.encoding import encode_json
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.positions import Lane
+from keyturn.feed.publisher import bootstrap
+from keyturn.process.pinned import statement_key
+from keyturn.process.settings import Settings
+from keyturn.process.values import Secret
+from serving.parts import Parts, open_parts
+from serving.records import RecordStore
+from serving.settings import record_keys
+from tests.building import new_access_token, serving_at
+from tests.waiting import eventually
+from tests.world import AUDIENCE
+
+ISSUER = "http://127.0.0.1:8400"
+
+
+@dataclass
+class Desk:
+    """A running key service, an operator's client to it, and the socket of its signing listener."""
+
+    service: KeyService
+    parts: Parts
+    http: ClientSession
+    records: RecordStore
+    directory: Path
+
+    async def admin(self, method: str, path: str, body: Any = None, *, scope: str = "keyturn:admin") -> Any:
+        """Ask as an operator; return status and JSON."""
+        clock, token = self.parts.clock, new_access_token()
+        now = clock.now()
+        record = {
+            "iss": ISSUER, "sub": "admin", "client_id": "admin", "aud": "keyturn:admin", "scope": scope,
+            "iat": int(now), "exp": int(now) + 60, "jti": entropy.uuid7(now), "grant_id": entropy.uuid7(now),
+        }  # fmt: skip
+        await self.records.put(token, record, expires_at=now + 60)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self.http.request(method, path, json=body, headers=headers) as response:
+            return response.status, await response.json()
+
+    async def kid(self) -> str:
+        """Return the ES256 key that signs."""
+        _, told = await self.admin("GET", "/keys")
+        return next(str(key["kid"]) for key in told["keys"] if key["phase"] == "active")
+
+    async def sign(self, sent: bytes, *, key: StatementKey, service: str = "authorization", **changes: Any) -> Any:
+        """Send a body to the signing listener with an assertion; return status and JSON."""
+        now = self.parts.clock.now()
+        facts: dict[str, Any] = {"service": service, "method": "POST", "path": "/sign", "body": sent, "now": now}
+        assertion = changes.pop("assertion", None) or sign_assertion(key, jti=entropy.uuid7(now), **(facts | changes))
+        headers = {"Authorization": f"Keyturn-Assertion {assertion}", "X-Keyturn-Service": service}
+        socket = UnixConnector(str(self.directory / "run" / "keyservice.sock"))
+        async with (
+            ClientSession(connector=socket, timeout=ClientTimeout(total=5)) as http,
+            http.post("http://signer/sign", data=sent, headers=headers) as response,
+        ):
+            return response.status, await response.json()
+
+    def identity(self, name: str) -> StatementKey:
+        """Return the private key of a service."""
+        return statement_key(Secret.read(self.directory / "identities" / f"{name}.jwk"), setting="test")
+
+
+@pytest.fixture
+async def desk(valkey_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+    """Run the service from a provisioned directory; the other lane has begun too."""
+    directory, clock = tmp_path / "keyturn", SystemClock()
+    provision(directory, Plan(issuer=ISSUER, redis_url=valkey_url, dev=True), now=clock.now())
+    text = (directory / "keyturn.toml").read_text().replace("credentials", "# credentials")
+    (directory / "keyturn.toml").write_text(text)
+    more = {"KEYTURN_KEYSERVICE__BOOTSTRAP": "true", "KEYTURN_REDIS__DURABLE": "true"}
+    more |= {"KEYTURN_ROTATION__BARRIER": "reports", "KEYTURN_ROTATION__CACHE": "0"}
+    settings = Settings.read(directory / "keyturn.toml", environ=more)
+    async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(open_parts(settings, user="keyservice", clock=clock))
+        service = KeyService(settings, parts)
+        following = asyncio.create_task(parts.follower.run())
+        stack.callback(following.cancel)
+        http = await stack.enter_async_context(serving_at([service], parts))
+        await eventually(lambda: parts.replica.trust.version == 1)
+        genesis = (directory / "genesis" / "revocations.jws").read_bytes()
+        await bootstrap(parts.feed, genesis, parts.replica.trust, Lane.REVOCATIONS)
+        await eventually(lambda: service.unready() is None and parts.unready() is None, saying=service.unready)
+        yield Desk(service, parts, http, RecordStore(parts.redis, record_keys(settings), clock), directory)
+
+
+async def test_the_key_set_has_no_private_member_and_a_tag_that_saves_the_body(desk: Desk) -> None:
+    """RFC 7517 and RFC 9110, 13.1.2: pollers get 304 until something changed, and never a `d`."""
+    async with desk.http.get("/.well-known/jwks.json") as response:
+        keys, tag = (await response.json(content_type=None))["keys"], response.headers["ETag"]
+        assert response.headers["Cache-Control"] == "public, max-age=0"
+    assert {key["alg"] for key in keys} == {"ES256"}
+    assert len({key["kid"] for key in keys}) == len(keys) == 3
+    assert not any({"d", "p", "q", "k"} & key.keys() for key in keys)
+    async with desk.http.get("/.well-known/jwks.json", headers={"If-None-Match": f'"x", W/{tag}'}) as response:
+        assert response.status == 304
+        assert await response.read() == b""
+    async with desk.http.head("/.well-known/jwks.json") as response:
+        assert (response.status, response.headers["ETag"]) == (200, tag)
+    await desk.admin("POST", "/keys/rotate")
+    async with desk.http.get("/.well-known/jwks.json", headers={"If-None-Match": tag}) as response:
+        assert response.status == 200
+        assert response.headers["ETag"] != tag
+
+
+async def test_an_order_to_rotate_says_who_signs_next_and_the_old_key_stays_in_the_set(desk: Desk) -> None:
+    """The receipt is what an operator's script goes on with."""
+    old = await desk.kid()
+    status, receipt = await desk.admin("POST", "/keys/rotate", {"alg": "ES256", "reason": "drill"})
+    assert status == 200
+    assert receipt["kid"] == await desk.kid() != old
+    assert receipt | {"lane": "keys", "epoch": 1, "durability": "local", "laggards": []} == receipt
+    _, told = await desk.admin("GET", "/keys")
+    assert {"kid", "alg", "phase", "published_at", "active_at", "retiring_at", "removed_at"} <= told["keys"][0].keys()
+    assert next(key["phase"] for key in told["keys"] if key["kid"] == old) == "retiring"
+
+
+async def test_a_revoked_key_leaves_the_set_at_once_and_revoking_twice_is_the_same(desk: Desk) -> None:
+    """An emergency: the public set must not offer the key for one more second."""
+    stolen = await desk.kid()
+    status, receipt = await desk.admin("POST", f"/keys/{stolen}/revoke", {"reason": "stolen"})
+    assert status == 200
+    assert receipt["kid"] != stolen
+    async with desk.http.get("/.well-known/jwks.json") as response:
+        assert stolen not in {key["kid"] for key in (await response.json(content_type=None))["keys"]}
+    again, second = await desk.admin("POST", f"/keys/{stolen}/revoke")
+    assert (again, second["sequence"], second["kid"]) == (200, receipt["sequence"], receipt["kid"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/keys/nobody/revoke", None, 404),
+        ("POST", "/keys/rotate", {"alg": "HS256"}, 400),
+        ("POST", "/keys/rotate", {"algorithm": "ES256"}, 400),
+        ("POST", "/keys/rotate", {"reason": "x" * 201}, 400),
+        ("POST", "/keys/rotate?wait=some", None, 400),
+        ("POST", "/keys/rotate?wait=all&timeout=-1", None, 400),
+        ("GET", "/feed/nothing", None, 400),
+        ("GET", "/feed/keys?after=x", None, 400),
+        ("PUT", "/keys", None, 405),
+    ],
+)
+async def test_a_wrong_order_is_named_and_changes_nothing(
+    desk: Desk, method: str, path: str, body: Any, status: int
+) -> None:
+    """RFC 9457: an operator at 3 a.m. reads what is wrong, and the key set stands as it stood."""
+    before = desk.parts.replica.place(Lane.KEYS)
+    told, problem = await desk.admin(method, path, body)
+    assert told == status
+    assert problem["status"] == status
+    assert desk.parts.replica.place(Lane.KEYS) == before
+
+
+async def test_nobody_but_an_operator_gets_in(desk: Desk) -> None:
+    """Deny by default: no token, a token without the scope, and a JWT are all refused."""
+    for path in ("/keys", "/verifiers", "/feed/keys"):
+        async with desk.http.get(path) as response:
+            assert response.status == 401
+            assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    assert (await desk.admin("POST", "/keys/rotate", scope="read"))[0] == 403
+    async with desk.http.get("/keys", headers={"Authorization": "Bearer eyJ.eyJ.x"}) as response:
+        assert response.status == 401
+
+
+async def test_the_feed_is_told_event_by_event(desk: Desk) -> None:
+    """An auditor reads what was signed, and can start where he stopped."""
+    await desk.admin("POST", "/keys/rotate")
+    token = new_access_token()
+    now = desk.parts.clock.now()
+    record = {
+        "iss": ISSUER, "sub": "admin", "client_id": "admin", "aud": "keyturn:admin", "scope": "keyturn:admin",
+        "iat": int(now), "exp": int(now) + 60, "jti": "j", "grant_id": entropy.uuid7(now),
+    }  # fmt: skip
+    await desk.records.put(token, record, expires_at=now + 60)
+    async with desk.http.get("/feed/keys?after=1", headers={"Authorization": f"Bearer {token}"}) as response:
+        assert response.content_type == "application/x-ndjson"
+        lines = [json.loads(line) for line in (await response.text()).splitlines()]
+    assert [line["sequence"] for line in lines] == [2]
+    assert lines[0]["event"].count(".") == 2
+
+
+async def test_the_signing_listener_knows_its_services_by_one_assertion_for_each_request(desk: Desk) -> None:
+    """A stolen request must not be replayed, moved to another body, or sent by another service."""
+    key, claims = desk.identity("authorization"), {"sub": "a", "client_id": "c", "aud": AUDIENCE, "jti": "j"}
+    body = encode_json({"tokens": [{"typ": "at+jwt", "claims": claims}]})
+    status, told = await desk.sign(body, key=key)
+    assert status == 200
+    assert told["tokens"][0].count(".") == 2
+    now = desk.parts.clock.now()
+    once = sign_assertion(
+        key, service="authorization", method="POST", path="/sign", body=body, now=now, jti=entropy.uuid7(now)
+    )
+    answers = await asyncio.gather(*(desk.sign(body, key=key, assertion=once) for _ in range(8)))
+    assert sorted(status for status, _ in answers) == [200] + [401] * 7
+    for change in ({"body": b"{}"}, {"path": "/other"}, {"method": "GET"}, {"now": now - 60}, {"now": now + 60}):
+        assert (await desk.sign(body, key=key, **change))[0] == 401
+    assert (await desk.sign(body, key=desk.identity("introspection")))[0] == 401
+    introspection = desk.identity("introspection")
+    assert (await desk.sign(body, key=introspection, service="introspection"))[0] == 403
+    assert (await desk.sign(body, key=desk.identity("sidecar-1"), service="sidecar-1"))[0] == 401
+    for broken in (b"", b"[]", b'{"tokens":[]}', b'{"tokens":[{"typ":"at+jwt"}]}', b'{"tokens":[1]}'):
+        assert (await desk.sign(broken, key=key))[0] == 400
+
+
+async def test_with_the_store_away_orders_are_503_and_the_key_set_is_still_told(desk: Desk) -> None:
+    """Pollers must not lose the set because Redis restarts; operators must not be told that something was done."""
+    await desk.parts.redis.connection_pool.disconnect()
+    desk.parts.feed._redis = _Away()  # type: ignore[assignment]
+    async with desk.http.get("/.well-known/jwks.json") as response:
+        assert response.status == 200
+    status, problem = await desk.admin("POST", "/keys/rotate")
+    assert (status, problem["code"]) == (503, "feed_unavailable")
+
+
+class _Away:
+    """A store that cannot be reached."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def fail(*_: Any, **__: Any) -> None:
+            raise ConnectionError(name)
+
+        return fail
