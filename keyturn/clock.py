@@ -4,9 +4,7 @@ import asyncio
 import time
 from typing import Protocol
 
-_BOOTTIME = getattr(
-    time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
-)  # Linux counts suspend; elsewhere the nearest.
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux counts suspend; elsewhere the nearest.
 
 
 class Clock(Protocol):
