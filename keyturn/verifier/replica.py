@@ -68,6 +68,8 @@ class Replica:
         self._positions: dict[Lane, Position] = {}
         self._heard = {lane: Heard() for lane in Lane}
         self._unreadable: set[Lane] = set()
+        # Before both of these moments the state is fresh: what the hot path compares, kept by `_limit_freshness`.
+        self.fresh_until = self.fresh_until_boottime = float("-inf")
 
     @property
     def heard_at(self) -> float:
@@ -113,6 +115,7 @@ class Replica:
             if self.place(lane)[0] < trust.lowest_epoch(lane):
                 self._drop(lane)
         self.generation += 1
+        self._limit_freshness()
         return True
 
     def _drop(self, lane: Lane) -> None:
@@ -144,6 +147,7 @@ class Replica:
         except UnknownKind:
             self._unreadable.add(lane)
             self.generation += 1
+            self._limit_freshness()
             raise
         raise BrokenChain("a statement that has no place in a lane")
 
@@ -220,7 +224,18 @@ class Replica:
         if statement.trust > self.trust.version:
             return Admission.NEEDS_TRUST  # Not fresh before we know what the publisher knows.
         self._heard[lane].note(statement.at, boottime)
+        self._limit_freshness()
         return Admission.APPLIED
+
+    def _limit_freshness(self) -> None:
+        """Work out until when `state` is fresh, by each clock; called whenever anything that it looks at changes."""
+        if self._unreadable or len(self._positions) < len(self._heard):
+            self.fresh_until = self.fresh_until_boottime = float("-inf")
+            return
+        stale_after = self.freshness.stale_after_seconds
+        oldest = min(heard.at for heard in self._heard.values())
+        self.fresh_until = min(oldest + stale_after, self.trust.document.expires_at)
+        self.fresh_until_boottime = min(heard.boottime for heard in self._heard.values()) + stale_after
 
     def _not_from_the_future(self, at: float, now: float) -> None:
         if at > now + self.freshness.skew_seconds:

@@ -50,6 +50,7 @@ class TokenVerifier:
         self.figures = CacheFigures()
         self._most = cached_tokens
         self._cache: dict[bytes, _Checked] = {}
+        self._now, self._boottime = clock.now, clock.boottime
 
     def __len__(self) -> int:
         """Count the tokens in the cache."""
@@ -57,7 +58,18 @@ class TokenVerifier:
 
     def judge(self, token: bytes, policy: Policy) -> Verdict:
         """Return the verdict on a token under a policy; never raises for anything about the token."""
-        now, boottime = self.clock.now(), self.clock.boottime()
+        now, boottime, replica = self._now(), self._boottime(), self.replica
+        # The usual case, spelled out: a fresh replica that has not moved since the token was looked at.
+        if now < replica.fresh_until and boottime < replica.fresh_until_boottime:
+            checked = self._cache.get(token)
+            if checked is not None and checked.generation == replica.generation and now < checked.expires:
+                verdict = checked.fresh.get(policy)
+                if verdict is not None and policy.max_staleness_seconds is None:
+                    self.figures.hits += 1
+                    return verdict
+        return self._judge(token, policy, now, boottime)
+
+    def _judge(self, token: bytes, policy: Policy, now: float, boottime: float) -> Verdict:
         state = self.replica.state(now, boottime)
         if state is State.EXPIRED:
             return Verdict(Kind.UNKNOWN, "replica_expired", state)
