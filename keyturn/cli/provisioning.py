@@ -39,8 +39,8 @@ USERS = {
     "revocation": f"{_READ_FEED} ~keyturn:revocations:* {_PRESENCE} ~keyturn:record:* "
     f"{_READING} {_SCRIPTING} {_WATCHING} {_RECORDS}",
     "worker": f"{_READ_FEED} {_KEYS_LANE} {_PRESENCE} ~arq:* {_READING} {_SCRIPTING} {_WATCHING} {_RECORDS} +hgetall "
-    "+zadd +zrem +zrangebyscore +zcard +zscore +zremrangebyscore +psetex +watch +unwatch +incr +incrby +zincrby +setex +pexpire +dbsize "
-    "+expire",
+    "+zadd +zrem +zrangebyscore +zcard +zscore +zremrangebyscore +psetex +watch +unwatch +incr +incrby +zincrby +setex "
+    "+pexpire +dbsize +expire",
 }
 
 
