@@ -8,7 +8,7 @@ from keyturn.contract.jwks import Jwks, render_jwks
 from keyturn.contract.keys import KeySet
 from keyturn.sidecar import replies
 from keyturn.sidecar.latecomers import Latecomers
-from keyturn.sidecar.routing import Answer, Header
+from keyturn.sidecar.routing import Answer, Header, values_of
 from keyturn.verifier.freshness import State
 from keyturn.verifier.policy import Policy
 from keyturn.verifier.replica import Replica
@@ -39,7 +39,7 @@ class Introspection:
 
     def answer(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
         """Say whether a token is active, and what it says."""
-        types = [value for name, value in headers if name == b"content-type"]
+        types = values_of(headers, b"content-type")
         if len(types) != 1 or types[0].partition(b";")[0].strip().lower() != _FORM:
             return _NOT_A_FORM
         try:
@@ -82,7 +82,7 @@ class PublicKeys:
             self._prepare(self._replica.keys)
         if self._jwks.count == 0:
             return _UNAVAILABLE
-        known = b",".join(value for name, value in headers if name == b"if-none-match").decode("latin-1")
+        known = b",".join(values_of(headers, b"if-none-match")).decode("latin-1")
         tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
         return self._unchanged if self._jwks.etag in tags or "*" in tags else self._full
 

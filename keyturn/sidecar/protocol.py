@@ -117,8 +117,16 @@ class Connection(Answering):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header field, or a trailer field."""
-        name = name.lower()
         self._headers.append((name, value))
+        # The usual spellings come first, since this runs for each field of each request.
+        if name == b"Authorization":
+            self._authorization.append(value)
+        elif name == b"Host":
+            self._hosts += 1
+        else:
+            self._on_unusual_spelling(name.lower(), value)
+
+    def _on_unusual_spelling(self, name: bytes, value: bytes) -> None:
         if name == b"authorization":
             self._authorization.append(value)
         elif name == b"host":

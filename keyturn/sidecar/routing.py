@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Header: TypeAlias = tuple[bytes, bytes]
-"""A header field: its name in lower case, its value as it came."""
+"""A header field, name and value as they came; `values_of` finds one by its name."""
 
 Answer: TypeAlias = bytes | Coroutine[Any, Any, bytes]
 """A whole reply (`replies.py`), or a coroutine that makes one where it has to wait for something."""
@@ -17,6 +17,11 @@ READ = frozenset({b"GET", b"HEAD"})
 FORM = frozenset({b"POST"})
 
 _PREFIX_SEGMENTS = 3
+
+
+def values_of(headers: list[Header], name: bytes) -> list[bytes]:
+    """Return the values of all fields of that name, which is given in lower case."""
+    return [value for its_name, value in headers if its_name.lower() == name]
 
 
 @dataclass(frozen=True, slots=True)
