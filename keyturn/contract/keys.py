@@ -168,7 +168,7 @@ class KeySet:
                         token_seconds=change.token_seconds, published_at=at, published_place=place,
                     )  # fmt: skip
                 case RotationRequested():
-                    if self.requested(change.alg, change.use) is None:
+                    if not any((one.alg, one.use) == (change.alg, change.use) for one in requests):
                         requests.append(RotationRequest(alg=change.alg, use=change.use, at=at))
                 case _:
                     key = records.get(change.kid)

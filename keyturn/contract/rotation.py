@@ -92,6 +92,9 @@ def violations(policy: RotationPolicy) -> list[str]:
     for name in ("active_seconds", "token_seconds", "lease_seconds", "expired_seconds"):
         if getattr(p, name) <= 0:
             found.append(f"{name.removesuffix('_seconds')} must be more than 0 s")
+    for name in ("skew_seconds", "cache_seconds", "deadline_seconds"):
+        if getattr(p, name) < 0:
+            found.append(f"{name.removesuffix('_seconds')} must not be less than 0 s")
     return found
 
 
@@ -164,7 +167,7 @@ def activation_of_new(kid: str, policy: RotationPolicy, now: float) -> Activated
 
 def due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float) -> Transition | None:
     """Return the one transition that is due, the most urgent first, or None."""
-    for rule in (_first_keys, _activation_due, _standby_due, _removal_due):
+    for rule in (_first_keys, _activation_due, _standby_due, _leftovers_due, _removal_due):
         for transition in rule(keys, policy, adoption, now):
             return transition
     return None
@@ -200,6 +203,15 @@ def _standby_due(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) -
             yield Transition(publish=(alg,) * missing)
 
 
+def _leftovers_due(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) -> Iterator[Transition]:
+    """End the keys of an algorithm that the policy has dropped, or they would stay for ever."""
+    dropped = [key for key in keys if key.use is policy.use and key.alg not in policy.algorithms]
+    retired = [Retired(kid=key.kid) for key in dropped if key.phase is Phase.ACTIVE]
+    removed = [Removed(kid=key.kid) for key in dropped if key.phase is Phase.PUBLISHED]
+    if retired or removed:
+        yield Transition(changes=(*retired, *removed))
+
+
 def _removal_due(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) -> Iterator[Transition]:
     for key in keys:
         if key.use is policy.use and removable_at(key, policy) <= now:
@@ -209,11 +221,14 @@ def _removal_due(keys: KeySet, policy: RotationPolicy, _: Adoption, now: float) 
 def removable_at(key: KeyRecord, policy: RotationPolicy) -> float:
     """Return when nothing that a retiring key signed can be valid (rule 2); infinity in any other phase.
 
-    The key's own T counts, and today's lease and skew: never less than what held when it signed.
+    The key's own T counts, and lease and skew as they were written at its activation, or today's if they are longer.
     """
     if key.phase is not Phase.RETIRING or key.retiring_at is None:
         return float("inf")
-    return key.retiring_at + policy.lease_seconds + key.token_seconds + 2 * policy.skew_seconds
+    aftermath = policy.lease_seconds + key.token_seconds + 2 * policy.skew_seconds
+    if key.sign_until is not None and key.verify_until is not None:
+        aftermath = max(aftermath, key.verify_until - key.sign_until)
+    return key.retiring_at + aftermath
 
 
 def emergency(keys: KeySet, kid: str, policy: RotationPolicy, now: float, reason: str) -> Transition | None:

@@ -1,0 +1,41 @@
+"""The steps of a key's life, and the ones that no key can take."""
+
+import pytest
+
+from keyturn.contract import keys as k
+from keyturn.contract.errors import BrokenChain
+from keyturn.contract.keys import KeySet, Use
+
+START = 1_000_000.0
+AGAIN = {"sign_until": 1.0, "verify_until": 2.0}
+IMPOSSIBLE: dict[str, list[k.KeyChange]] = {
+    "activate twice": [k.Activated(kid="active", **AGAIN)],
+    "retire unused": [k.Retired(kid="standby")],
+    "remove active": [k.Removed(kid="active")],
+    "retire twice": [k.Retired(kid="active"), k.Retired(kid="active")],
+    "activate revoked": [k.Revoked(kid="standby"), k.Activated(kid="standby", **AGAIN)],
+    "retire revoked": [k.Revoked(kid="active"), k.Retired(kid="active")],
+    "unknown": [k.Retired(kid="no-such-kid")],
+    "publish twice": [k.Published(kid="active", alg="ES256", jwk={}, use=Use.ACCESS, token_seconds=1.0)],
+}
+
+
+@pytest.mark.parametrize("step", IMPOSSIBLE)
+def test_a_step_that_no_key_can_take_breaks_the_chain(step: str) -> None:
+    """`revoked` and `removed` are ends; nothing signs twice."""
+    members = {"alg": "ES256", "jwk": dict[str, str](), "use": Use.ACCESS, "token_seconds": 1.0}
+    published = [k.Published(kid=kid, **members) for kid in ("active", "standby")]  # type: ignore[arg-type]
+    keys = KeySet().after([*published, k.Activated(kid="active", **AGAIN)], at=START, place=(1, 1))
+    before = list(keys)
+    with pytest.raises(BrokenChain):
+        keys.after(IMPOSSIBLE[step], at=START, place=(1, 2))
+    assert list(keys) == before
+
+
+def test_requests_are_kept_once_until_an_activation_answers_them() -> None:
+    """Ten impatient operators get one rotation."""
+    asked = k.RotationRequested(alg="ES256", use=Use.ACCESS)
+    twice = KeySet().after([asked, asked], at=START, place=(1, 5)).after([asked], at=START + 1, place=(1, 6))
+    assert [request.at for request in twice.requests] == [START]
+    assert twice.requested("EdDSA", Use.ACCESS) is None
+    assert KeySet(twice, twice.requests).requested("ES256", Use.ACCESS) is not None
