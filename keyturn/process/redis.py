@@ -1,14 +1,20 @@
 """The connection to Redis or Valkey, its failures in our own words, and what the server says of itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -45,6 +51,42 @@ _AT_FAULT = frozenset(
 Answer = TypeVar("Answer")
 
 
+class _Cancellable(AbstractConnection):
+    """Keeps a cancellation that arrives in the moment in which a command has been written.
+
+    The client library writes under `asyncio.wait_for`, and that of Python 3.11 drops it there: the task would go on
+    for ever, and its process not end when told to.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        """Write a command; raises CancelledError if that was asked of the task meanwhile."""
+        task = asyncio.current_task()
+        asked = task.cancelling() if task is not None else 0
+        await super().send_packed_command(command, check_health)
+        if task is not None and task.cancelling() > asked:
+            await self.disconnect(nowait=True)  # Nobody is going to read the answer.
+            raise asyncio.CancelledError
+
+
+class _Connection(_Cancellable, Connection):
+    pass
+
+
+class _SSLConnection(_Cancellable, SSLConnection):
+    pass
+
+
+class _UnixConnection(_Cancellable, UnixDomainSocketConnection):
+    pass
+
+
+_CONNECTIONS: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _Connection,
+    SSLConnection: _SSLConnection,
+    UnixDomainSocketConnection: _UnixConnection,
+}
+
+
 def connect(
     url: str,
     *,
@@ -78,6 +120,7 @@ def connect(
         "socket_timeout": None if subscribing else answer_seconds,
         "socket_connect_timeout": CONNECT_SECONDS,
         "client_name": client_name,
+        "connection_class": _CONNECTIONS[options.get("connection_class", Connection)],
     }
     return Redis.from_pool(BlockingConnectionPool(**options))
 
