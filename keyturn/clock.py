@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux counts suspend; elsewhere the nearest.
@@ -26,13 +28,10 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def now(self) -> float:
-        """Return the wall clock as Unix seconds."""
-        return time.time()
-
-    def boottime(self) -> float:
-        """Return seconds since boot, suspend included."""
-        return time.clock_gettime(_BOOTTIME)
+    def __init__(self) -> None:
+        # Bound as they are: a verdict from the cache reads both, and a call in between would be felt there.
+        self.now: Callable[[], float] = time.time
+        self.boottime: Callable[[], float] = partial(time.clock_gettime, _BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for that many seconds."""

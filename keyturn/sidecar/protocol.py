@@ -48,6 +48,7 @@ class Connection(Answering):
         "_headers",
         "_hosts",
         "_max_fields",
+        "_most_target",
         "_parser",
         "_received",
         "_sealed",
@@ -61,6 +62,7 @@ class Connection(Answering):
         super().__init__(shared)
         self._swift = shared.routes.swift
         self._max_fields = shared.limits.header_fields
+        self._most_target = shared.limits.target_bytes
         self._slice = shared.limits.slice_bytes
         self._parser: Parser = DEAF
         self._active = False  # has answered something since the last sweep
@@ -112,7 +114,7 @@ class Connection(Answering):
     def on_url(self, piece: bytes) -> None:
         """Take a piece of the target."""
         self._target += piece
-        if len(self._target) > self._shared.limits.target_bytes:
+        if len(self._target) > self._most_target:
             raise _RefusedError(_TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
