@@ -1,8 +1,10 @@
-"""A clock that moves only when a test says so."""
+"""Clocks that tests move: one that stands still until told, one that leaps ahead."""
 
 import asyncio
 import heapq
 from itertools import count
+
+from keyturn.clock import SystemClock
 
 START = 1_800_000_000.0
 
@@ -62,3 +64,23 @@ class HastyClock(ManualClock):
         """Let the time pass at once."""
         self.advance(max(0.0, seconds))
         await super().sleep(0)
+
+
+class LeapingClock:
+    """The system's clock, whose wall time a test can set ahead; everything else goes on."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+        self._system = SystemClock()
+
+    def now(self) -> float:
+        """Return the wall time, with the leap."""
+        return self._system.now() + self.ahead_seconds
+
+    def boottime(self) -> float:
+        """Return seconds on the clock that never goes back."""
+        return self._system.boottime()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for that many seconds."""
+        await self._system.sleep(seconds)

@@ -11,6 +11,7 @@ from introspection.app import IntrospectionService
 from keyturn.contract.credentials import secret_hash
 from keyturn.contract.trust import Client
 from tests.building import CLIENTS, RESOURCE, SECRETS, FickleRedis, Standing, basic, serving_at, standing
+from tests.clocks import LeapingClock
 from tests.world import AUDIENCE
 
 SHOP = Client(secret_hash=secret_hash("shop"))
@@ -35,7 +36,13 @@ def store() -> FickleRedis:
 
 
 @pytest.fixture
-async def stage(store: FickleRedis) -> AsyncIterator[Standing]:
+def clock() -> LeapingClock:
+    """Return the service's clock."""
+    return LeapingClock()
+
+
+@pytest.fixture
+async def stage(store: FickleRedis, clock: LeapingClock) -> AsyncIterator[Standing]:
     """Begin a world with an active key; its tokens are `shop`'s."""
     asking: Any = {"secret_hash": secret_hash(SECRETS[RESOURCE]), "may_introspect": True}
     clients = {
@@ -46,7 +53,7 @@ async def stage(store: FickleRedis) -> AsyncIterator[Standing]:
         "nothing": Client(**asking),
         "public": Client(secret_hash="", may_introspect=True, audiences=(AUDIENCE,)),
     }
-    async with standing(store, deaf=True, clients=clients) as one:
+    async with standing(store, deaf=True, clients=clients, clock=clock) as one:
         await one.publish(*one.world.first_key())
         yield one
 

@@ -16,6 +16,7 @@ from keyturn.verifier.freshness import State
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.problems import Style, answer_status
 from tests.building import CLIENT, RESOURCE, SECRETS, FickleRedis, Standing, basic, new_access_token
+from tests.clocks import LeapingClock
 from tests.introspection.conftest import BOTH, OTHER, Ask
 from tests.world import AUDIENCE
 
@@ -166,14 +167,14 @@ async def test_a_hint_changes_nothing(ask: Ask, stage: Standing) -> None:
 
 
 async def test_the_time_of_a_token_is_looked_at_again_on_each_answer(
-    ask: Ask, stage: Standing, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, stage: Standing, clock: LeapingClock
 ) -> None:
     """Checklist (10): `exp` binds on a cache hit, too; the skew is forgiven, no more."""
-    clock, now = stage.parts.clock, stage.parts.clock.now()
+    now = clock.now()
     tokens = [stage.world.mint(exp=int(now) + 2), await stage.put_opaque(exp=int(now) + 2)]
     for token in tokens:
         assert b'"active":true' in (await ask(token)).body
-    monkeypatch.setattr(clock, "now", lambda: int(now) + 2 + stage.parts.skew_seconds)
+    clock.ahead_seconds = 2 + stage.parts.skew_seconds
     for token in tokens:
         assert (await ask(token)).body == INACTIVE
 
