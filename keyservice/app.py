@@ -11,7 +11,7 @@ from keyservice.routes import KeyRoutes
 from keyservice.settings import KeyserviceSettings
 from keyservice.signer import Signer
 from keyservice.signing import SigningEndpoint
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError, WrapperUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
@@ -24,6 +24,7 @@ from serving.records import RecordStore
 from serving.settings import record_keys
 
 KEYS_UNREADABLE = "sealed_keys_unreadable"
+KEK_AWAY = "key_wrapper_unavailable"
 _TEND_SECONDS = 1.0
 
 
@@ -92,6 +93,8 @@ class KeyService:
                 await self._rotation.rotator.tick()
             except FeedUnavailable:
                 pass  # The follower notes the loss; the lease sees to it that nothing is signed.
+            except WrapperUnavailable as error:
+                self._parts.log.warning(KEK_AWAY, reason=str(error))
             self._woken.clear()
             try:
                 async with asyncio.timeout(_TEND_SECONDS):

@@ -1,12 +1,23 @@
 """The private keys that this process may sign with, opened from the store when they are published."""
 
-from keyservice.sealing import KeySealer, SealedKeyUnreadable
+from typing import NamedTuple
+
+from keyservice.sealing import KeySealer
+from keyservice.wrapping import SealedKeyUnreadable
 from keyturn.contract.jwk import PrivateKey, public_jwk, thumbprint
-from keyturn.contract.keys import Phase, Use
+from keyturn.contract.keys import KeyRecord, Phase, Use
 from keyturn.feed.log import Feed
 from keyturn.verifier.replica import Replica
 
 _SIGNS = frozenset({Phase.PUBLISHED, Phase.ACTIVE})
+
+
+class Resealed(NamedTuple):
+    """What sealing anew came to: the KEK that seals now, how many keys it took, and who still waits."""
+
+    kek: str
+    resealed: int
+    left: tuple[str, ...]  # Kids that do not open; their seal is as it was.
 
 
 class Keyring:
@@ -16,9 +27,9 @@ class Keyring:
         self._sealer, self._feed, self._replica = sealer, feed, replica
         self._opened: dict[str, PrivateKey] = {}
 
-    def seal(self, kid: str, use: Use, key: PrivateKey) -> bytes:
+    async def seal(self, kid: str, use: Use, key: PrivateKey) -> bytes:
         """Seal a new key; it is opened here like any other once it stands in the feed."""
-        return self._sealer.seal(kid, use, key)
+        return await self._sealer.seal(kid, use, key)
 
     def get(self, kid: str) -> PrivateKey | None:
         """Return an opened key."""
@@ -27,23 +38,50 @@ class Keyring:
     async def refresh(self) -> list[str]:
         """Open what the key set newly holds, and drop what may not sign any more; return kids that do not open.
 
-        Raises FeedUnavailable if the store cannot say.
+        Raises FeedUnavailable or WrapperUnavailable if that cannot be said.
         """
-        wanted = {key.kid: key for key in self._replica.keys if key.phase in _SIGNS}
+        wanted = self._wanted()
         for kid in self._opened.keys() - wanted.keys():
             del self._opened[kid]
         missing = wanted.keys() - self._opened.keys()
         if not missing:
             return []
         boxes, unreadable = await self._feed.sealed_keys(), []
-        for kid in missing:
-            try:
-                private = self._sealer.open(kid, wanted[kid].use, boxes.get(kid, b""))
-            except SealedKeyUnreadable:
+        # The active ones first: with a KEK far away each takes a round trip.
+        for kid in sorted(missing, key=lambda one: wanted[one].phase is not Phase.ACTIVE):
+            private = await self._open(wanted[kid], boxes.get(kid, b""))
+            if private is None:
                 unreadable.append(kid)
-                continue
-            if thumbprint(public_jwk(private.public_key())) == thumbprint(wanted[kid].jwk):
-                self._opened[kid] = private
             else:
-                unreadable.append(kid)
+                self._opened[kid] = private
         return unreadable
+
+    async def reseal(self) -> Resealed:
+        """Seal every key anew by the newest KEK; a key that is erased meanwhile stays erased.
+
+        Signing goes on all the while, by keys that are open. Raises FeedUnavailable or WrapperUnavailable, after
+        which asking again goes on where this stopped.
+        """
+        wanted, count, left = self._wanted(), 0, []
+        for kid, sealed in (await self._feed.sealed_keys()).items():
+            if kid not in wanted:
+                continue
+            try:
+                fresh = await self._sealer.reseal(kid, wanted[kid].use, sealed)
+            except SealedKeyUnreadable:
+                left.append(kid)
+                continue
+            if fresh is not None and await self._feed.replace_sealed(kid, held=sealed, by=fresh):
+                count += 1
+        return Resealed(await self._sealer.wrapper.current(), count, tuple(left))
+
+    def _wanted(self) -> dict[str, KeyRecord]:
+        return {key.kid: key for key in self._replica.keys if key.phase in _SIGNS}
+
+    async def _open(self, record: KeyRecord, sealed: bytes) -> PrivateKey | None:
+        try:
+            private = await self._sealer.open(record.kid, record.use, sealed)
+        except SealedKeyUnreadable:
+            return None
+        genuine = thumbprint(public_jwk(private.public_key())) == thumbprint(record.jwk)
+        return private if genuine else None

@@ -7,7 +7,7 @@ from typing import Self
 from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
-from keyservice.settings import KeyserviceSettings, RotationSettings
+from keyservice.settings import KeyserviceSettings, RotationSettings, TransitSettings
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
@@ -45,7 +45,7 @@ class RotationParts:
             live_seconds=live_seconds,
             durable=settings.section(RedisSettings).durable,
         )
-        keyring = Keyring(KeySealer.from_secret(own.kek), parts.feed, parts.replica)
+        keyring = Keyring(KeySealer(settings.section(TransitSettings).wrapper(own.kek_file)), parts.feed, parts.replica)
         rotator = Rotator(
             publisher=publisher, follower=parts.follower, watch=watch, keyring=keyring, policy=policy,
             clock=parts.clock, note=parts.log.info,

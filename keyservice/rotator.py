@@ -140,7 +140,7 @@ class Rotator:
             private = await asyncio.to_thread(entropy.new_key, alg) if alg in _SLOW_TO_MAKE else entropy.new_key(alg)
             jwk = public_jwk(private.public_key())
             kid, use = thumbprint(jwk), self.policy.use
-            sealed[kid] = self._keyring.seal(kid, use, private)
+            sealed[kid] = await self._keyring.seal(kid, use, private)
             changes.append(Published(kid=kid, alg=alg, jwk=jwk, use=use, token_seconds=self.policy.token_seconds))
             if transition.activate_new and alg not in activated:
                 activated.add(alg)

@@ -39,6 +39,7 @@ class KeyRoutes:
             ("GET", "/keys", self.keys, "Every key and its phase"),
             ("POST", "/keys/rotate", self.rotate, "Let the next key sign"),
             ("POST", "/keys/{kid}/revoke", self.revoke, "Reject a key by name"),
+            ("POST", "/keys/reseal", self.reseal, "Seal every private key by the newest key-encryption key"),
             ("GET", "/verifiers", self.verifiers, "Every live verifier and its positions"),
             ("GET", "/feed/{lane}", self.feed, "The signed events of a lane"),
         )
@@ -88,6 +89,13 @@ class KeyRoutes:
         except KeyError:
             raise NotFound("no key has that kid; GET /keys lists them") from None
         return await self._receipt(outcome, wait, asked)
+
+    async def reseal(self, request: web.Request) -> web.Response:
+        """Seal every private key anew by the newest KEK; signing goes on meanwhile, and asking again is fine."""
+        await require_admin(request, self._records, self._parts)
+        done = await self._rotation.keyring.reseal()
+        body = {"kek": done.kek, "resealed": done.resealed, "left": list(done.left)}
+        return json_answer(body, status=200 if not done.left else 409)
 
     async def verifiers(self, request: web.Request) -> web.Response:
         """List every live verifier, and how far it is."""

@@ -20,6 +20,7 @@ from keyturn.contract.errors import (
     SigningRefused,
     StoreUnavailable,
     TrustExpired,
+    WrapperUnavailable,
 )
 
 REALM = "keyturn"
@@ -82,6 +83,7 @@ _TABLE: Mapping[type[KeyturnError], _Row] = {
     PositionTaken: _UNAVAILABLE,
     StoreUnavailable: _UNAVAILABLE,
     SignerUnavailable: _UNAVAILABLE,
+    WrapperUnavailable: _UNAVAILABLE,
     ReplicaExpired: _UNAVAILABLE,
     TrustExpired: _UNAVAILABLE,
     Busy: _UNAVAILABLE,

@@ -89,6 +89,12 @@ class SignerUnavailable(KeyturnError):
     code = "signer_unavailable"
 
 
+class WrapperUnavailable(KeyturnError):
+    """The service that holds the key-encryption key cannot be reached, or refuses; nothing is known of the key."""
+
+    code = "key_wrapper_unavailable"
+
+
 class AssertionRefused(KeyturnError):
     """A service did not prove who it is for this very request."""
 

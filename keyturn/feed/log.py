@@ -101,6 +101,10 @@ class Feed(Protocol):
         """Return the sealed private keys by kid."""
         ...
 
+    async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
+        """Replace the sealed form of a private key if it is still `held`; say whether it was."""
+        ...
+
     def listen(self) -> AbstractAsyncContextManager[Doorbell]:
         """Subscribe to both lanes."""
         ...

@@ -153,6 +153,14 @@ class MemoryFeed:
         self._reach()
         return dict(self._sealed)
 
+    async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
+        """Replace the sealed form of a private key if it is still `held`."""
+        self._reach()
+        if self._sealed.get(kid) != held:
+            return False
+        self._sealed[kid] = by
+        return True
+
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[_Subscription[Rung]]:
         """Subscribe to both lanes."""

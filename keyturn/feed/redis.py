@@ -41,6 +41,11 @@ if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
 redis.call('HINCRBY', KEYS[1], 'confirmed', 1)
 return 1
 """
+_RESEAL = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
 _OPEN = """
 if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'position', ARGV[2], 'statement', ARGV[3], 'at', ARGV[4])
@@ -175,6 +180,10 @@ class RedisFeed:
         with _reaching():
             boxes = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(SEALED_KEY))
         return {kid.decode("ascii", "replace"): box for kid, box in boxes.items()}
+
+    async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
+        """Replace the sealed form of a private key if it is still `held`."""
+        return bool(await self._script(_RESEAL, [SEALED_KEY], kid, held, by))
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator["_RedisDoorbell"]:

@@ -1,11 +1,15 @@
 """A key service's inside over a world in memory: rotator, keyring and signer, as many as a test wants."""
 
+import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
 from keyservice.signer import Signer
+from keyservice.wrapping import FileWrapper, new_kek
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import Barrier, RotationPolicy
 from keyturn.contract.trust import Identity, IdentityKind, MaySign
@@ -14,7 +18,7 @@ from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
 from tests.world import Member, World
 
-KEK = bytes(range(32))
+KEK = new_kek(1.0)
 POLICY = RotationPolicy(
     algorithms=("ES256",), barrier=Barrier.REPORTS, cache_seconds=0, expired_seconds=60, skew_seconds=1,
     distribution_seconds=61, active_seconds=3600,
@@ -33,6 +37,21 @@ class Inside:
     signer: Signer
 
 
+def kek_file(*keks: dict[str, str]) -> Path:
+    """Write a KEK file that lasts as long as the test run; one KEK unless others are given."""
+    path = Path(tempfile.mkdtemp(prefix="keyturn-tests-")) / "kek.json"
+    write_keks(path, *(keks or (KEK,)))
+    return path
+
+
+def write_keks(path: Path, *keks: dict[str, str]) -> None:
+    """Write KEKs, the newest first, in one step as an operator's tool does."""
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps({"keys": list(keks)}))
+    fresh.replace(path)
+
+
 async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: bool = True) -> Inside:
     """Wire one over the world's feed; with `complete`, its presence set counts as known."""
     member = await world.caught_up()
@@ -45,7 +64,7 @@ async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: boo
     )  # fmt: skip
     if complete:
         await watch._read_all()
-    keyring = Keyring(KeySealer("kek-1", KEK), feed, member.replica)
+    keyring = Keyring(KeySealer(FileWrapper(kek_file())), feed, member.replica)
     rotator = Rotator(
         publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock
     )
