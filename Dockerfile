@@ -4,7 +4,7 @@ FROM python:3.13-slim AS build
 WORKDIR /build
 COPY requirements/wheel.txt requirements/
 RUN pip install --no-cache-dir --require-hashes --requirement requirements/wheel.txt
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY keyturn keyturn
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel .
 
