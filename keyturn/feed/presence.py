@@ -143,9 +143,11 @@ class PresenceWatch:
             report = open_report(compact, verifier, self._trust().identity(verifier, IdentityKind.VERIFIER))
         except TrustError:
             return  # Not a verifier that the root knows, or not its word.
-        if held is not None and report.order <= held.report.order:
-            return
         now = self._clock.boottime()
+        # Past its time the held report protects from no replay: those are too old as well. A verifier that came back
+        # with an earlier clock must count as live.
+        if held is not None and report.order <= held.report.order and now - held.boottime < self._live_seconds:
+            return
         if self._clock.now() - report.at >= self._live_seconds:
             return  # A replay from long ago, or a verifier that has been dead for longer than it could serve.
         self._seen[verifier] = Seen(report, now)

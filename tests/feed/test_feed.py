@@ -142,6 +142,17 @@ async def test_sealed_keys_are_written_and_erased_in_the_step_of_their_event(wor
     assert await world.feed.sealed_keys() == {"two": b"\xff", "three": b"3"}  # Who ends a key means it.
 
 
+async def test_a_sealed_key_is_replaced_only_as_it_was_held(world: World) -> None:
+    """A key that ended, or was sealed anew by another process meanwhile, must not come back in an older form."""
+    start = await standing(world)
+    await world.feed.append(next_event(world, start), after=start, beside=Beside(sealed={"one": b"old"}))
+    assert not await world.feed.replace_sealed("one", held=b"other", by=b"new")
+    assert not await world.feed.replace_sealed("two", held=b"", by=b"new")
+    assert await world.feed.replace_sealed("one", held=b"old", by=b"new")
+    assert not await world.feed.replace_sealed("one", held=b"old", by=b"newer")
+    assert await world.feed.sealed_keys() == {"one": b"new"}
+
+
 async def test_a_head_is_taken_only_at_the_position_and_only_if_it_is_newer(world: World) -> None:
     """A head that anybody could put back would hide that the publisher fell silent."""
     start, now = await standing(world), world.clock.now()

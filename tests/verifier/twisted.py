@@ -1,7 +1,6 @@
 """A feed in the hands of somebody who can do everything but sign."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from keyturn.contract.positions import Lane
