@@ -47,7 +47,8 @@ class _Subscription(Generic[_T]):
         if self._lost:
             raise FeedUnavailable("the subscription was cut off")
         try:
-            word = await asyncio.wait_for(self._queue.get(), within_seconds)
+            async with asyncio.timeout(within_seconds):  # `wait_for` of Python 3.11 can lose a cancellation.
+                word = await self._queue.get()
         except TimeoutError:
             return None
         return word if word is not None else await self.next(within_seconds)
