@@ -144,7 +144,7 @@ class Rotator:
             changes.append(Published(kid=kid, alg=alg, jwk=jwk, use=use, token_seconds=self.policy.token_seconds))
             if transition.activate_new and alg not in activated:
                 activated.add(alg)
-                changes.append(activation_of_new(kid, self.policy, now))
+                changes.append(activation_of_new(kid, alg, self.policy, now))
         beside = Beside(sealed=sealed, erased=transition.ends())
         event = await self._publisher.append(changes, report=report, beside=beside)
         self._note(

@@ -102,6 +102,7 @@ class RotationRequested(_Change, frozen=True, tag="rotation_requested"):
 
     alg: str
     use: Use
+    not_before: float | None = None  # Unix seconds; None means as soon as the barrier holds.
 
 
 KeyChange: TypeAlias = Published | Activated | Retired | Removed | Revoked | RotationRequested
@@ -113,6 +114,7 @@ class RotationRequest(msgspec.Struct, frozen=True, kw_only=True):
     alg: str
     use: Use
     at: float
+    not_before: float | None = None
 
 
 class KeySet:
@@ -168,8 +170,7 @@ class KeySet:
                         token_seconds=change.token_seconds, published_at=at, published_place=place,
                     )  # fmt: skip
                 case RotationRequested():
-                    if not any((one.alg, one.use) == (change.alg, change.use) for one in requests):
-                        requests.append(RotationRequest(alg=change.alg, use=change.use, at=at))
+                    requests = _asked(requests, change, at)
                 case _:
                     key = records.get(change.kid)
                     if key is None:
@@ -178,6 +179,15 @@ class KeySet:
                     if isinstance(change, Activated):
                         requests = [one for one in requests if (one.alg, one.use) != (key.alg, key.use)]
         return KeySet(records.values(), requests)
+
+
+def _asked(requests: list[RotationRequest], change: RotationRequested, at: float) -> list[RotationRequest]:
+    """Return the open requests after one more: there is one for each algorithm and use, the earliest."""
+    new = RotationRequest(alg=change.alg, use=change.use, at=at, not_before=change.not_before)
+    held = next((one for one in requests if (one.alg, one.use) == (new.alg, new.use)), None)
+    if held is not None and (held.not_before or 0) <= (new.not_before or 0):
+        return requests
+    return [*(one for one in requests if one is not held), new]
 
 
 def _step(key: KeyRecord, change: Activated | Retired | Removed | Revoked, at: float) -> KeyRecord:

@@ -18,6 +18,11 @@ from keyturn.contract.keys import (
 )
 
 
+_DAY_SECONDS = 86_400
+WEEK_SECONDS = 7 * _DAY_SECONDS
+_EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday.
+
+
 class Barrier(StrEnum):
     """What a published key waits for before it signs."""
 
@@ -33,12 +38,31 @@ class AtDeadline(StrEnum):
     HOLD = "hold"  # Until the active key's `sign_until`.
 
 
+class Window(msgspec.Struct, frozen=True):
+    """A time of the week, in UTC: these days (0 is Monday), from a second of the day for so many seconds."""
+
+    days: tuple[int, ...]
+    start_seconds: int
+    length_seconds: int
+
+    def holds(self, now: float) -> bool:
+        """Say whether a moment (Unix seconds) lies in the window; one that began yesterday may reach into today."""
+        day, second = divmod(int(now), _DAY_SECONDS)
+        return any(
+            (day - back + _EPOCH_WEEKDAY) % 7 in self.days
+            and self.start_seconds <= second + back * _DAY_SECONDS < self.start_seconds + self.length_seconds
+            for back in (0, 1)
+        )
+
+
 class RotationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The times that decide a key's life, in seconds; the letters are those of the architecture."""
 
     algorithms: tuple[str, ...] = ("ES256",)
     use: Use = Use.ACCESS
     active_seconds: float = 30 * 86400.0  # L
+    active_by_algorithm: Mapping[str, float] = {}  # L where an algorithm has its own.
+    window: Window | None = None  # When routine rotation may let a key sign; None means always.
     token_seconds: float = 300.0  # T
     skew_seconds: float = 2.0  # S
     lease_seconds: float = 5.0  # G
@@ -55,10 +79,14 @@ class RotationPolicy(msgspec.Struct, frozen=True, kw_only=True):
         """Return how long the time rule keeps a published key from signing: D + C + S."""
         return self.distribution_seconds + self.cache_seconds + self.skew_seconds
 
-    @property
-    def sign_seconds(self) -> float:
+    def period_seconds(self, alg: str) -> float:
+        """Return L of an algorithm."""
+        return self.active_by_algorithm.get(alg, self.active_seconds)
+
+    def sign_seconds(self, alg: str) -> float:
         """Return the longest time that a key signs: its period, and what a successor may have to wait."""
-        return self.active_seconds + self.publication_seconds + self.deadline_seconds
+        waiting = self.publication_seconds + self.deadline_seconds
+        return self.period_seconds(alg) + waiting + (WEEK_SECONDS if self.window is not None else 0.0)
 
     @property
     def aftermath_seconds(self) -> float:
@@ -80,16 +108,26 @@ def violations(policy: RotationPolicy) -> list[str]:
             f"barrier reports with cache {p.cache_seconds:g} s: who pulls the JWKS never reports;"
             " set cache to 0, or barrier to both"
         )
-    if p.barrier is not Barrier.REPORTS and p.active_seconds <= p.publication_seconds:
+    for alg in p.algorithms:
+        if p.barrier is not Barrier.REPORTS and p.period_seconds(alg) <= p.publication_seconds:
+            found.append(
+                f"active {p.period_seconds(alg):g} s ({alg}) <= distribution + cache + skew = {p.publication_seconds:g} s:"
+                " a successor could not be ready in time; lengthen active"
+            )
+        if p.period_seconds(alg) <= 0:
+            found.append(f"active ({alg}) must be more than 0 s")
+    if unused := sorted(p.active_by_algorithm.keys() - set(p.algorithms)):
+        found.append(f"active names {unused[0]}, which is not among the algorithms")
+    if p.lease_seconds <= p.skew_seconds and p.skew_seconds > 0:
         found.append(
-            f"active {p.active_seconds:g} s <= distribution + cache + skew = {p.publication_seconds:g} s:"
-            " a successor could not be ready in time; lengthen active"
+            f"lease {p.lease_seconds:g} s <= skew {p.skew_seconds:g} s: a signer would stop between two heartbeats"
+            " of a store whose clock is off; lengthen lease"
         )
     if p.standbys < 1:
         found.append("standbys 0: an emergency would have no key that verifiers know; set at least 1")
     if not p.algorithms or len(set(p.algorithms)) != len(p.algorithms):
         found.append("algorithms is empty or names one twice")
-    for name in ("active_seconds", "token_seconds", "lease_seconds", "expired_seconds"):
+    for name in ("token_seconds", "lease_seconds", "expired_seconds"):
         if getattr(p, name) <= 0:
             found.append(f"{name.removesuffix('_seconds')} must be more than 0 s")
     for name in ("skew_seconds", "cache_seconds", "deadline_seconds"):
@@ -151,18 +189,18 @@ def may_activate(
 
 def activation(key: KeyRecord, policy: RotationPolicy, now: float) -> Activated:
     """Return the change that makes a key sign, with its limits (rule 2), which nothing rewrites."""
-    return _activated(key.kid, key.token_seconds, policy, now)
+    return _activated(key.kid, key.alg, key.token_seconds, policy, now)
 
 
-def _activated(kid: str, token_seconds: float, policy: RotationPolicy, now: float) -> Activated:
-    sign_until = now + policy.sign_seconds
+def _activated(kid: str, alg: str, token_seconds: float, policy: RotationPolicy, now: float) -> Activated:
+    sign_until = now + policy.sign_seconds(alg)
     verify_until = sign_until + policy.lease_seconds + token_seconds + 2 * policy.skew_seconds
     return Activated(kid=kid, sign_until=sign_until, verify_until=verify_until)
 
 
-def activation_of_new(kid: str, policy: RotationPolicy, now: float) -> Activated:
+def activation_of_new(kid: str, alg: str, policy: RotationPolicy, now: float) -> Activated:
     """Return the activation of a key that is published in the same event: the first of an issuer, or an emergency."""
-    return _activated(kid, policy.token_seconds, policy, now)
+    return _activated(kid, alg, policy.token_seconds, policy, now)
 
 
 def due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float) -> Transition | None:
@@ -183,9 +221,7 @@ def _first_keys(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) ->
 def _activation_due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, now: float) -> Iterator[Transition]:
     for alg in policy.algorithms:
         active = keys.active(alg, policy.use)
-        asked = keys.requested(alg, policy.use) is not None
-        period_over = active is None or active.active_at is None or now >= active.active_at + policy.active_seconds
-        if not asked and not period_over:
+        if not _asked_for(keys, alg, policy, now) and not _period_over(active, policy, now):
             continue
         standby = keys.standby(alg, policy.use)
         if standby is None or not may_activate(standby, active, policy, adoption, now):
@@ -194,6 +230,22 @@ def _activation_due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, no
             changes=(*((Retired(kid=active.kid),) if active else ()), activation(standby, policy, now)),
             publish=(alg,) * max(0, policy.standbys - len(keys.of(alg, policy.use, Phase.PUBLISHED)) + 1),
         )
+
+
+def _asked_for(keys: KeySet, alg: str, policy: RotationPolicy, now: float) -> bool:
+    request = keys.requested(alg, policy.use)
+    return request is not None and (request.not_before is None or now >= request.not_before)
+
+
+def _period_over(active: KeyRecord | None, policy: RotationPolicy, now: float) -> bool:
+    """Say whether the schedule asks for a rotation: in the window, or when waiting for it would end the signing."""
+    if active is None or active.active_at is None:
+        return True
+    if now < active.active_at + policy.period_seconds(active.alg):
+        return False
+    if policy.window is None or policy.window.holds(now):
+        return True
+    return active.sign_until is not None and now >= active.sign_until - policy.deadline_seconds - policy.lease_seconds
 
 
 def _standby_due(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) -> Iterator[Transition]:

@@ -93,7 +93,7 @@ class Worker:
             )
             if transition.activate_new and alg not in begun:
                 begun.add(alg)
-                changes.append(activation_of_new(kid, self.policy, self.now))
+                changes.append(activation_of_new(kid, alg, self.policy, self.now))
         before = self.keys
         self.apply_alone(*changes)
         happened = Happened(self.now, transition, self.policy, self.adoption, before, self.keys, in_emergency)

@@ -251,11 +251,11 @@ def test_keys_of_another_use_are_left_alone() -> None:
     [
         ({"distribution_seconds": 11.9}, r"distribution 11\.9 s < expired 10 s \+ skew 2 s.*at least 12 s"),
         ({"barrier": Barrier.REPORTS}, r"barrier reports with cache 3 s"),
-        ({"active_seconds": 17.0}, r"active 17 s <= distribution \+ cache \+ skew = 17 s"),
+        ({"active_seconds": 17.0}, r"active 17 s \(ES256\) <= distribution \+ cache \+ skew = 17 s"),
         ({"standbys": 0}, "standbys 0"), ({"algorithms": ()}, "algorithms is empty"),
         ({"algorithms": ("ES256", "ES256")}, "names one twice"), ({"token_seconds": 0.0}, "token must be more"),
         ({"lease_seconds": 0.0}, "lease must be"), ({"expired_seconds": 0.0}, "expired must be"),
-        ({"active_seconds": -1.0}, "active must be"), ({"skew_seconds": -1.0}, "skew must not"),
+        ({"active_seconds": -1.0}, r"active \(ES256\) must be"), ({"skew_seconds": -1.0}, "skew must not"),
         ({"cache_seconds": -1.0}, "cache must not"), ({"deadline_seconds": -1.0}, "deadline must not"),
     ],
     ids=str,
