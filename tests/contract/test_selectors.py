@@ -54,11 +54,13 @@ def test_everything_is_named_only_on_purpose() -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        {"jti": "a", "sub": "b"}, {"sub": "a", "client_id": "b", "before": NOW}, {"jti": "a", "before": NOW}, {"jti": ""},
+        {"jti": "a", "sub": "b"}, {"sub": "a", "client_id": "b", "before": NOW}, {"jti": "a", "before": NOW},
+        {"jti": ""},
         {"jti": None}, {"jti": 7}, {"jti": ["a"]}, {"sub": "x" * (LONGEST_VALUE + 1)}, {"sub": "a", "device": "b"},
         {"sub": "a", "iss": ""}, {"sub": "a", "iss": None}, {"sub": "a", "before": None}, {"sub": "a", "before": "now"},
-        {"sub": "a", "before": True}, {"sub": "a", "before": 0}, {"sub": "a", "before": -1}, {"sub": "a", "before": 1e11},
-        {"sub": "a", "before": NOW * 1000}, {"sub": "a", "before": NOW + 2.01}, {"before": NOW + 60}, {"kind": "jti", "value": "a"},
+        {"sub": "a", "before": True}, {"sub": "a", "before": 0}, {"sub": "a", "before": -1},
+        {"sub": "a", "before": 1e11}, {"sub": "a", "before": NOW * 1000}, {"sub": "a", "before": NOW + 2.01},
+        {"before": NOW + 60}, {"kind": "jti", "value": "a"},
     ],
     ids=str,
 )  # fmt: skip
