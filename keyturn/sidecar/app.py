@@ -42,7 +42,6 @@ from keyturn.verifier.replica import Replica
 from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verifier import TokenVerifier
 
-PRUNE_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
@@ -91,15 +90,15 @@ class Sidecar:
                 group.create_task(keep_running("follower", self.follower.run, clock=clock)),
                 group.create_task(keep_running("reporter", self._reporter.run, clock=clock)),
                 group.create_task(self._check_trust()),
-                group.create_task(self._prune()),
             ]
-            address = listen
+            opened: Listen | None = None
             try:
-                address = await open_at(self.listener, listen)
-                yield address
+                opened = await open_at(self.listener, listen)
+                yield opened
             finally:
                 await self.listener.close()
-                remove(address)
+                if opened is not None:  # Else the socket there is somebody else's.
+                    remove(opened)
                 for task in tasks:
                     task.cancel()
 
@@ -142,12 +141,6 @@ class Sidecar:
                     require_ours(compact, self._charge)
                     return
             await self._clock.sleep(entropy.jitter(_LONGEST_PAUSE_SECONDS / 4, _LONGEST_PAUSE_SECONDS))
-
-    async def _prune(self) -> None:
-        """Forget revocations that nothing valid can match any more."""
-        while True:
-            await self._clock.sleep(PRUNE_SECONDS)
-            self.replica.forget_expired(self._clock.now())
 
 
 async def serve_sidecar(
