@@ -132,7 +132,8 @@ class Rotator:
 
     async def _carry_out(self, transition: Transition, *, report: bool) -> SignedEvent:
         """Make the new keys, sealed beside the event that publishes them, and append all of it as one."""
-        now = self._clock.now()
+        replica, lane, now = self._follower.replica, self._publisher.lane, self._clock.now()
+        decided_at = replica.position(lane)
         changes: list[KeyChange] = list(transition.changes)
         sealed: dict[str, bytes] = {}
         activated: set[str] = set()
@@ -145,6 +146,8 @@ class Rotator:
             if transition.activate_new and alg not in activated:
                 activated.add(alg)
                 changes.append(activation_of_new(kid, alg, self.policy, now))
+        if replica.position(lane) != decided_at:  # Somebody else was at it while we made keys: decide again.
+            raise PositionTaken(f"lane {lane} has moved since this was decided")
         beside = Beside(sealed=sealed, erased=transition.ends())
         event = await self._publisher.append(changes, report=report, beside=beside)
         self._note(
