@@ -133,6 +133,19 @@ async def test_the_edge_leads_nowhere_else(composition: Composition, path: str) 
         assert (await client.get(f"{composition.url(ISSUER)}{path}")).status_code == 404
 
 
+@pytest.mark.parametrize("service", SERVICES)
+async def test_the_edge_is_ready_only_while_every_service_is(composition: Composition, service: str) -> None:
+    """Who watches the origin must hear of the one service that is gone."""
+    async with httpx2.AsyncClient(base_url=composition.url(ISSUER)) as edge:
+        assert (await edge.get("/readyz")).json() == {"status": "ready"}
+        await composition.end(service)
+        gone = await edge.get("/readyz")
+        composition.start(service)
+        await eventually(composition.ready, within_seconds=30, saying=composition.last_words)
+        assert gone.status_code in (502, 503)
+        assert (await edge.get("/readyz")).status_code == 200
+
+
 async def test_every_process_ends_cleanly_and_comes_back(composition: Composition) -> None:
     """`docker compose restart` must lose nothing: the second start needs no bootstrap."""
     for name in (*SERVICES, "worker", "sidecar"):
