@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from keyturn.clock import SystemClock
 from keyturn.contract.events import KeysEvent, open_event
-from keyturn.contract.keys import Activated, KeySet, Phase, Published, Use
+from keyturn.contract.keys import Activated, KeySet, Phase, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
