@@ -8,6 +8,8 @@ from authorization.minting import Minter
 from authorization.routes import AuthorizationRoutes
 from authorization.settings import AuthorizationSettings
 from authorization.signing import SigningClient
+from keyturn.contract.errors import ConfigurationError
+from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import Settings
 from serving.parts import Parts
 from serving.records import RecordStore
@@ -20,7 +22,13 @@ class AuthorizationService:
     name = "authorization"
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
-        own = settings.section(AuthorizationSettings)
+        own, longest = settings.section(AuthorizationSettings), settings.section(RotationSettings).token
+        if own.access_token > longest:
+            raise ConfigurationError(
+                f"tokens of {own.access_token:g} s would outlive rotation.token, {longest:g} s, by which keys go"
+                " and revocations forgotten",
+                setting="authorization.access_token", mend="shorten it, or lengthen rotation.token everywhere",
+            )  # fmt: skip
         self._parts = parts
         self._signer = SigningClient(own.signer_path(), own.identity_key(), parts.clock)
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)

@@ -7,13 +7,14 @@ from typing import Self
 from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
-from keyservice.settings import KeyserviceSettings, RotationSettings, TransitSettings
+from keyservice.settings import KeyserviceSettings, TransitSettings
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
 from keyturn.process.pinned import statement_key
+from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from serving.parts import Parts
 

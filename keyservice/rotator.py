@@ -32,6 +32,19 @@ class Outcome:
     active: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What an operator asks: why, from when on (Unix seconds), and whether a receipt waits.
+
+    `event_id` comes from the caller's idempotency key: an order that is repeated with it is not carried out twice.
+    """
+
+    reason: str = ""
+    report: bool = False
+    not_before: float | None = None
+    event_id: str | None = None
+
+
 class Rotator:
     """Carries out what the rules say; one order at a time in this process, a compare-and-set against all others."""
 
@@ -61,19 +74,21 @@ class Rotator:
                 if transition is None:
                     break
                 try:
-                    await self._carry_out(transition, report=False)
+                    await self._carry_out(transition, Order())
                     count += 1
                 except PositionTaken:
                     await self._lost()
         return count
 
-    async def rotate(self, alg: str, *, report: bool) -> Outcome:
-        """Let the next key of an algorithm sign: at once if the barrier holds, else as soon as it does.
+    async def rotate(self, alg: str, order: Order) -> Outcome:
+        """Let the next key of an algorithm sign: as soon as the barrier holds and the order's moment has come.
 
-        Raises FeedUnavailable if the outcome is unknown.
+        Raises FeedUnavailable if the outcome is unknown: the same order again, with its id, finds out.
         """
         use, event = self.policy.use, None
         async with self._order:
+            if self._done_before(order):
+                return Outcome(None, *self._next(alg))
             before = self._follower.replica.keys.active(alg, use)
             for _ in range(_MOST_RACES):
                 keys = self._follower.replica.keys
@@ -81,27 +96,27 @@ class Rotator:
                 if active != before:
                     break  # Somebody rotated meanwhile: nothing is left to do.
                 try:
-                    event = await self._request(alg, report=report)
+                    event = await self._request(alg, order)
                     break
                 except PositionTaken:
                     await self._lost()
             return Outcome(event, *self._next(alg))
 
-    async def _request(self, alg: str, *, report: bool) -> SignedEvent | None:
+    async def _request(self, alg: str, order: Order) -> SignedEvent | None:
         """Ask for a rotation in the feed, or carry it out in one event where the rules allow it now."""
         keys, now = self._follower.replica.keys, self._clock.now()
         place = self._follower.replica.place(self._publisher.lane)
-        asked = RotationRequested(alg=alg, use=self.policy.use)
+        asked = RotationRequested(alg=alg, use=self.policy.use, not_before=order.not_before)
         wanted = keys.after([asked], at=now, place=place)
         transition = due(wanted, self.policy, self._watch.adoption(), now)
         if transition is not None and transition.activates(keys, alg):
-            return await self._carry_out(transition, report=report)
-        if keys.requested(alg, self.policy.use) is not None:
-            return None
+            return await self._carry_out(transition, order)
+        if wanted.requests == keys.requests:
+            return None  # It was asked for already, for this moment or an earlier one.
         # Verifiers report at once, since the barrier waits for their word.
-        return await self._publisher.append([asked], report=True)
+        return await self._publisher.append([asked], report=True, event_id=order.event_id)
 
-    async def revoke(self, kid: str, reason: str, *, report: bool) -> Outcome:
+    async def revoke(self, kid: str, order: Order) -> Outcome:
         """Reject a key by name and let a standby sign, as one event that waits for nobody; idempotent.
 
         Raises KeyError for a kid that never was.
@@ -110,16 +125,19 @@ class Rotator:
         async with self._order:
             for _ in range(_MOST_RACES):
                 keys = self._follower.replica.keys
-                transition = emergency(keys, kid, self.policy, self._clock.now(), reason)
+                transition = emergency(keys, kid, self.policy, self._clock.now(), order.reason)
                 if transition is None:
                     break
                 try:
-                    event = await self._carry_out(transition, report=report)
+                    event = await self._carry_out(transition, order)
                     break
                 except PositionTaken:
                     await self._lost()
             key = self._follower.replica.keys.get(kid)
             return Outcome(event, *self._next(key.alg if key else self.policy.algorithms[0]))
+
+    def _done_before(self, order: Order) -> bool:
+        return order.event_id is not None and self._follower.replica.knows(self._publisher.lane, order.event_id)
 
     def _next(self, alg: str) -> tuple[str, bool]:
         """Return the key that signs next: the standby if one was asked for and waits, else the active one."""
@@ -130,7 +148,7 @@ class Rotator:
             return waiting.kid, False
         return (active.kid, True) if active is not None else ("", False)
 
-    async def _carry_out(self, transition: Transition, *, report: bool) -> SignedEvent:
+    async def _carry_out(self, transition: Transition, order: Order) -> SignedEvent:
         """Make the new keys, sealed beside the event that publishes them, and append all of it as one."""
         replica, lane, now = self._follower.replica, self._publisher.lane, self._clock.now()
         decided_at = replica.position(lane)
@@ -149,7 +167,7 @@ class Rotator:
         if replica.position(lane) != decided_at:  # Somebody else was at it while we made keys: decide again.
             raise PositionTaken(f"lane {lane} has moved since this was decided")
         beside = Beside(sealed=sealed, erased=transition.ends())
-        event = await self._publisher.append(changes, report=report, beside=beside)
+        event = await self._publisher.append(changes, report=order.report, beside=beside, event_id=order.event_id)
         self._note(
             KEY_SET_CHANGED, sequence=event.event.sequence,
             changes=[f"{type(change).__name__.lower()}:{getattr(change, 'kid', '')}" for change in changes],

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from keyservice.orders import exposure, read_emergency, read_rotation
 from keyservice.parts import RotationParts
 from keyservice.rotator import Outcome
 from keyturn.contract.errors import MalformedInput
@@ -20,7 +21,6 @@ from serving.receipts import Durability, Wait, read_wait, receipt_of
 from serving.records import RecordStore
 from serving.routing import Handler, add_route
 
-LONGEST_REASON = 200
 ACTIVATION_SECONDS = 1.0  # How long an order without `wait` looks for its activation before it answers 202.
 
 
@@ -66,29 +66,26 @@ class KeyRoutes:
         return json_answer({"keys": [_shown(key) for key in self._parts.replica.keys]})
 
     async def rotate(self, request: web.Request) -> web.Response:
-        """Let the next key sign."""
+        """Let the next key sign, now or at a moment to come."""
         await require_admin(request, self._records, self._parts)
-        asked, order, wait = self._parts.clock.boottime(), await read_json(request), read_wait(request)
-        policy = self._rotation.policy
-        alg, _ = order.get("alg", policy.algorithms[0]), _reason(order, {"alg", "reason"})
-        if alg not in policy.algorithms:
-            raise MalformedInput(f"alg is one of {', '.join(policy.algorithms)}")
-        outcome = await self._rotation.rotator.rotate(alg, report=wait.asked)
-        if not outcome.active:
+        asked, wait, policy = self._parts.clock.boottime(), read_wait(request), self._rotation.policy
+        alg, order = read_rotation(await read_json(request), request, policy, now=self._parts.clock.now())
+        outcome = await self._rotation.rotator.rotate(alg, order)
+        if not outcome.active and order.not_before is None:
             seconds = wait.timeout_seconds if wait.asked else ACTIVATION_SECONDS
             outcome = await self._activation(outcome, seconds)
         return await self._receipt(outcome, wait, asked)
 
     async def revoke(self, request: web.Request) -> web.Response:
-        """Reject a key by name; its successor signs at once."""
+        """Reject a key by name; its successor signs at once. The receipt says what is exposed, and how long."""
         await require_admin(request, self._records, self._parts)
-        asked, order, wait = self._parts.clock.boottime(), await read_json(request), read_wait(request)
-        reason, kid = _reason(order, {"alg", "reason"}), request.match_info["kid"]
+        asked, wait, kid = self._parts.clock.boottime(), read_wait(request), request.match_info["kid"]
+        order = read_emergency(await read_json(request), request)
         try:
-            outcome = await self._rotation.rotator.revoke(kid, reason, report=wait.asked)
+            outcome = await self._rotation.rotator.revoke(kid, order)
         except KeyError:
             raise NotFound("no key has that kid; GET /keys lists them") from None
-        return await self._receipt(outcome, wait, asked)
+        return await self._receipt(outcome, wait, asked, revoked=self._parts.replica.keys.get(kid))
 
     async def reseal(self, request: web.Request) -> web.Response:
         """Seal every private key anew by the newest KEK; signing goes on meanwhile, and asking again is fine."""
@@ -146,7 +143,9 @@ class KeyRoutes:
             await self._rotation.watch.change(within_seconds=min(1.0, max(0.0, deadline - clock.boottime())))
         return outcome
 
-    async def _receipt(self, outcome: Outcome, wait: Wait, asked_boottime: float) -> web.Response:
+    async def _receipt(
+        self, outcome: Outcome, wait: Wait, asked_boottime: float, revoked: KeyRecord | None = None
+    ) -> web.Response:
         parts = self._parts
         body, complete = await receipt_of(
             self._rotation.watch, Lane.KEYS, parts.replica.place(Lane.KEYS), wait=wait.asked,
@@ -155,6 +154,8 @@ class KeyRoutes:
         )  # fmt: skip
         key = parts.replica.keys.get(outcome.kid)
         body |= {"kid": outcome.kid, "phase": key.phase.value if key else None}
+        if revoked is not None and revoked.revoked_at is not None:
+            body["exposure"] = exposure(revoked.revoked_at, self._rotation.policy)
         done = outcome.active and (complete or not wait.asked)
         return json_answer(body, status=200 if done else 202)
 
@@ -166,12 +167,3 @@ def _shown(key: KeyRecord) -> dict[str, Any]:
         "removed_at": key.removed_at, "revoked_at": key.revoked_at, "sign_until": key.sign_until,
         "verify_until": key.verify_until,
     }  # fmt: skip
-
-
-def _reason(order: dict[str, Any], known: set[str]) -> str:
-    if unknown := order.keys() - known:
-        raise MalformedInput(f"unknown member {min(unknown)!r}; the body has {' and '.join(sorted(known))}")
-    reason = order.get("reason", "")
-    if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
-        raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
-    return reason

@@ -1,21 +1,17 @@
-"""`[keyservice]` and `[rotation]`: where it listens, what it holds, and the times of a key's life."""
+"""`[keyservice]` and `[transit]`: where it listens, what it holds, and who keeps the key-encryption key."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from keyservice.transit import TransitWrapper
 from keyservice.wrapping import FileWrapper, KeyWrapper
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.jwk import ALGORITHMS
-from keyturn.contract.rotation import AtDeadline, Barrier, RotationPolicy, violations
 from keyturn.process.settings import Section, is_loopback
-from keyturn.process.values import Duration, Listen, Range, Secret
-from keyturn.verifier.freshness import Freshness
+from keyturn.process.values import Listen, Secret
 
-MOST_STANDBYS = 8
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -91,46 +87,3 @@ class TransitSettings(Section):
         if kek_file is not None:
             return FileWrapper(kek_file)
         return TransitWrapper(url=self.url or "", mount=self.mount, key=self.key, token=self.token or Secret(b""))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RotationSettings(Section):
-    """`[rotation]`: the letters are those of the architecture."""
-
-    SECTION: ClassVar[str] = "rotation"
-    algorithms: tuple[str, ...] = ("ES256",)
-    active: Duration = 30 * 86_400.0  # L
-    token: Duration = 300.0  # T
-    lease: Duration = 5.0  # G
-    distribution: Duration | None = None  # D; E + S unless set
-    cache: Duration = 300.0  # C
-    barrier: Barrier = Barrier.BOTH
-    deadline: Duration = 3_600.0
-    at_deadline: AtDeadline = AtDeadline.PROCEED
-    standbys: Annotated[int, Range(1, MOST_STANDBYS)] = 2
-
-    def __post_init__(self) -> None:
-        """Refuse algorithms that we do not sign with, and times that break a rule."""
-        for alg in self.algorithms:
-            if alg not in ALGORITHMS:
-                raise ConfigurationError(
-                    f"no keys can be made for {alg!r}",
-                    setting="rotation.algorithms", mend=f"choose from {', '.join(ALGORITHMS)}",
-                )  # fmt: skip
-
-    def policy(self, freshness: Freshness) -> RotationPolicy:
-        """Return the rules' view of these settings, with the verifiers' E and S.
-
-        Raises ConfigurationError naming the rule that they break, with the numbers.
-        """
-        skew, expired = freshness.skew_seconds, freshness.expired_after_seconds
-        distribution = expired + skew if self.distribution is None else self.distribution
-        policy = RotationPolicy(
-            algorithms=self.algorithms, active_seconds=self.active, token_seconds=self.token,
-            skew_seconds=skew, lease_seconds=self.lease, expired_seconds=expired,
-            distribution_seconds=distribution, cache_seconds=self.cache, barrier=self.barrier,
-            deadline_seconds=self.deadline, at_deadline=self.at_deadline, standbys=self.standbys,
-        )  # fmt: skip
-        if broken := violations(policy):
-            raise ConfigurationError(broken[0], setting="rotation", mend="mend the numbers, then start again")
-        return policy

@@ -11,6 +11,7 @@ from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
 from keyturn.process.pinned import statement_key
+from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from revocation.keeping import Keeping
 from revocation.routes import RevocationRoutes
@@ -32,7 +33,7 @@ class RevocationService:
     name = "revocation"
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
-        own = settings.section(RevocationSettings)
+        own, rotation = settings.section(RevocationSettings), settings.section(RotationSettings)
         self._parts, self._may_begin = parts, own.bootstrap
         self._genesis = _read_genesis(own.genesis_file)
         self._key = statement_key(own.role_key, setting="revocation.role_key_file")
@@ -48,7 +49,8 @@ class RevocationService:
             parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,
             watch=self._watch,
             keeping=Keeping(
-                longest_token_seconds=own.longest_token, skew_seconds=parts.skew_seconds, leeway_seconds=own.leeway,
+                longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
+                leeway_seconds=rotation.lease + own.leeway,
             ),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from keyturn.contract.keys import KeyRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """The figures: T where no key says more, S, and request timeout + G + leeway in one."""
+    """The figures: T where no key says more, S, and G + request timeout + leeway in one."""
 
     longest_token_seconds: float
     skew_seconds: float

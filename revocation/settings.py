@@ -19,7 +19,6 @@ class RevocationSettings(Section):
     listen: Listen = field(default_factory=lambda: Listen(host="127.0.0.1", port=8404))
     bootstrap: bool = False
     """Whether to begin the lane where the store has none. Never set it where one should be."""
-    longest_token: Annotated[Duration, Range(1, 366 * 86_400)] = 3_600.0
-    """T, if no signing key says more: the longest life of any access token, opaque ones included."""
     leeway: Annotated[Duration, Range(10, 86_400)] = 60.0
-    """Request timeout (10 s) + G (`rotation.lease`) + what the slowest resource server takes for a request."""
+    """Request timeout (10 s) and what the slowest resource server takes for a request; a revocation is kept for
+    `rotation.token` + `rotation.lease` + 2 `freshness.skew` + this."""

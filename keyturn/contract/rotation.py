@@ -17,7 +17,6 @@ from keyturn.contract.keys import (
     Use,
 )
 
-
 _DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * _DAY_SECONDS
 _EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday.
@@ -108,16 +107,7 @@ def violations(policy: RotationPolicy) -> list[str]:
             f"barrier reports with cache {p.cache_seconds:g} s: who pulls the JWKS never reports;"
             " set cache to 0, or barrier to both"
         )
-    for alg in p.algorithms:
-        if p.barrier is not Barrier.REPORTS and p.period_seconds(alg) <= p.publication_seconds:
-            found.append(
-                f"active {p.period_seconds(alg):g} s ({alg}) <= distribution + cache + skew = {p.publication_seconds:g} s:"
-                " a successor could not be ready in time; lengthen active"
-            )
-        if p.period_seconds(alg) <= 0:
-            found.append(f"active ({alg}) must be more than 0 s")
-    if unused := sorted(p.active_by_algorithm.keys() - set(p.algorithms)):
-        found.append(f"active names {unused[0]}, which is not among the algorithms")
+    found += _period_violations(p)
     if p.lease_seconds <= p.skew_seconds and p.skew_seconds > 0:
         found.append(
             f"lease {p.lease_seconds:g} s <= skew {p.skew_seconds:g} s: a signer would stop between two heartbeats"
@@ -134,6 +124,20 @@ def violations(policy: RotationPolicy) -> list[str]:
         if getattr(p, name) < 0:
             found.append(f"{name.removesuffix('_seconds')} must not be less than 0 s")
     return found
+
+
+def _period_violations(p: RotationPolicy) -> Iterator[str]:
+    for alg in p.algorithms:
+        period = p.period_seconds(alg)
+        if p.barrier is not Barrier.REPORTS and period <= p.publication_seconds:
+            yield (
+                f"active {period:g} s ({alg}) <= distribution + cache + skew = {p.publication_seconds:g} s:"
+                " a successor could not be ready in time; lengthen active"
+            )
+        if period <= 0:
+            yield f"active ({alg}) must be more than 0 s"
+    if unused := sorted(p.active_by_algorithm.keys() - set(p.algorithms)):
+        yield f"active names {unused[0]}, which is not among the algorithms"
 
 
 class Adoption(msgspec.Struct, frozen=True):

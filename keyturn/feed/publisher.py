@@ -61,8 +61,11 @@ class Publisher:
         *,
         report: bool = False,
         beside: Beside = NOTHING_BESIDE,
+        event_id: str | None = None,
     ) -> SignedEvent:
         """Sign what happened as the next event and append it; it is durable, and in our replica, on return.
+
+        `event_id` is the caller's, where a repeated order must be recognised; else it is a new one.
 
         Raises PositionTaken if another publisher was first (catch up and decide again) and FeedUnavailable if
         the outcome is unknown.
@@ -73,7 +76,7 @@ class Publisher:
         now = self._clock.now()
         place = {
             "epoch": after.epoch, "sequence": after.sequence + 1, "previous": after.hash, "at": now,
-            "trust": self._replica.trust.version, "id": entropy.uuid7(now), "report": report,
+            "trust": self._replica.trust.version, "id": event_id or entropy.uuid7(now), "report": report,
         }  # fmt: skip
         event: Any
         if self.lane is Lane.KEYS:

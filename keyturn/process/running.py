@@ -19,6 +19,7 @@ from keyturn.process.settings import LogSettings
 
 FINE, CRASH, MISCONFIGURED = 0, 1, 2
 GRACE_SECONDS = 10.0
+ONE_WORD_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 HEALTHY_AFTER_SECONDS = 30.0
@@ -48,11 +49,16 @@ def run(
 async def _until_told(main: Callable[[], Awaitable[None]], *, name: str, grace_seconds: float) -> int:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
+    impatient_from = float("inf")
 
     def tell() -> None:
-        if told.is_set():
+        nonlocal impatient_from
+        if loop.time() >= impatient_from:
             _leave_at_once(name)
-        told.set()
+        if not told.is_set():
+            told.set()
+            # Some tools signal a process and its group: what comes at once is the same word twice.
+            impatient_from = loop.time() + ONE_WORD_SECONDS
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, tell)

@@ -1,5 +1,6 @@
 """A verifier's trusted copy of both lanes: what is signed and extends it is applied, nothing else."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
@@ -29,6 +30,7 @@ from keyturn.contract.trust import Trust, trust_nobody
 from keyturn.verifier.freshness import Freshness, Heard, State
 
 _NO_HASH_KEY = bytes(16)
+_EVENTS_KNOWN = 1024
 
 
 class Admission(Enum):
@@ -66,6 +68,7 @@ class Replica:
         self.indexes: tuple[RevocationIndex, ...] = (RevocationIndex(_NO_HASH_KEY),)
         self.report_asked = False  # An event wants verifiers to report at once; the reporter takes it back.
         self._positions: dict[Lane, Position] = {}
+        self._recent: dict[Lane, OrderedDict[str, None]] = {lane: OrderedDict() for lane in Lane}
         self._heard = {lane: Heard() for lane in Lane}
         self._unreadable: set[Lane] = set()
         # Before both of these moments the state is fresh: what the hot path compares, kept by `_limit_freshness`.
@@ -84,6 +87,10 @@ class Replica:
         """Return epoch and sequence of a lane's replica, (0, 0) before its first snapshot."""
         position = self._positions.get(lane)
         return (0, 0) if position is None else position.place
+
+    def knows(self, lane: Lane, event_id: str) -> bool:
+        """Say whether an event of that id is among the last 1,024 that were applied here."""
+        return event_id in self._recent[lane]
 
     def age(self, now: float, boottime: float) -> float:
         """Return the age of the older lane in seconds; infinite where there is none or it cannot be read."""
@@ -166,6 +173,7 @@ class Replica:
             raise BrokenChain(f"event {event.epoch}:{event.sequence} of lane {lane} follows another history")
         self._take(event, signed.position.place)
         self._positions[lane] = signed.position
+        self._remember(lane, event.id)
         self.report_asked |= event.report
         self.generation += 1
         return self._note(lane, event, boottime)
@@ -236,6 +244,12 @@ class Replica:
         oldest = min(heard.at for heard in self._heard.values())
         self.fresh_until = min(oldest + stale_after, self.trust.document.expires_at)
         self.fresh_until_boottime = min(heard.boottime for heard in self._heard.values()) + stale_after
+
+    def _remember(self, lane: Lane, event_id: str) -> None:
+        recent = self._recent[lane]
+        recent[event_id] = None
+        if len(recent) > _EVENTS_KNOWN:
+            recent.popitem(last=False)
 
     def _not_from_the_future(self, at: float, now: float) -> None:
         if at > now + self.freshness.skew_seconds:

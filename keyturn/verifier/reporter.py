@@ -23,11 +23,12 @@ class Reporter:
         self._board, self._key, self._replica, self._clock = board, key, replica, clock
         self._verifier, self._incarnation, self._count = verifier, entropy.uuid7(clock.now()), 0
         self._asked = asyncio.Event()
-        self._reported = ((0, 0), (0, 0))
+        self._reported, self._told_state = ((0, 0), (0, 0)), ""
 
     def notice(self) -> None:
-        """Look at the replica after a change: report at once if a receipt asks, else with the next second."""
-        if self._replica.report_asked and self._places() != self._reported:
+        """Look at the replica after a change: report at once if a receipt asks or our state is another, else soon."""
+        asked = self._replica.report_asked and self._places() != self._reported
+        if asked or self._state() != self._told_state:
             self._asked.set()
 
     async def run(self) -> None:
@@ -47,6 +48,9 @@ class Reporter:
     def _places(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return self._replica.place(Lane.KEYS), self._replica.place(Lane.REVOCATIONS)
 
+    def _state(self) -> str:
+        return self._replica.state(self._clock.now(), self._clock.boottime())
+
     async def _report(self, *, goodbye: bool) -> None:
         now = self._clock.now()
         self._replica.report_asked = False
@@ -54,7 +58,7 @@ class Reporter:
         self._count += 1
         report = Report(
             verifier=self._verifier, incarnation=self._incarnation, count=self._count, at=now,
-            keys=keys, revocations=revocations, state=self._replica.state(now, self._clock.boottime()),
+            keys=keys, revocations=revocations, state=self._state(),
             goodbye=goodbye,
         )  # fmt: skip
         freshness = self._replica.freshness
@@ -63,4 +67,4 @@ class Reporter:
             await self._board.report(self._verifier, sign_report(self._key, report), ttl_seconds=ttl)
         except FeedUnavailable:
             return  # The next second tries again; a report only ever helps others.
-        self._reported = places
+        self._reported, self._told_state = places, report.state

@@ -16,7 +16,7 @@ from tests.world import World
 
 
 async def test_what_was_decided_before_the_lane_moved_is_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RSA keys are made in a thread, which takes a while: the set that another worker appends meanwhile stays the only one."""
+    """RSA keys take a while, in a thread: the set that another worker appends meanwhile stays the only one."""
     world = await World(clock=HastyClock()).begin()
     one, other = [await inside(world, msgspec.structs.replace(POLICY, algorithms=("RS256",))) for _ in range(2)]
     making, let_go = threading.Event(), threading.Event()

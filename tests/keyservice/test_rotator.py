@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from keyservice.rotator import Order
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.keys import Phase, Use
 from keyturn.contract.positions import Lane
@@ -68,7 +69,7 @@ async def test_two_workers_that_rotate_at_once_rotate_once(world: World) -> None
     await workers[0].rotator.tick()
     await workers[1].member.follower._read_all()
     before = active_kid(workers[0])
-    outcomes = await asyncio.gather(*(worker.rotator.rotate("ES256", report=False) for worker in workers))
+    outcomes = await asyncio.gather(*(worker.rotator.rotate("ES256", Order()) for worker in workers))
     for worker in workers:
         await worker.member.follower._read_all()
     assert active_kid(workers[0]) == active_kid(workers[1]) != before
@@ -83,7 +84,7 @@ async def test_a_rotation_waits_for_a_live_verifier_that_has_not_reported_the_st
     one = await inside(world)
     await one.rotator.tick()
     old = active_kid(one)
-    outcome = await one.rotator.rotate("ES256", report=True)
+    outcome = await one.rotator.rotate("ES256", Order(report=True))
     assert not outcome.active
     assert active_kid(one) == old
     assert await one.rotator.tick() == 0
@@ -98,8 +99,8 @@ async def test_asking_twice_for_a_rotation_that_waits_asks_once(world: World) ->
     await report(world, (1, 0), 1)
     one = await inside(world)
     await one.rotator.tick()
-    first = await one.rotator.rotate("ES256", report=True)
-    second = await one.rotator.rotate("ES256", report=True)
+    first = await one.rotator.rotate("ES256", Order(report=True))
+    second = await one.rotator.rotate("ES256", Order(report=True))
     assert first.kid == second.kid
     assert first.event is not None
     assert second.event is None
@@ -109,7 +110,7 @@ async def test_reports_count_for_nothing_until_the_set_is_complete(world: World)
     """A worker that began a moment ago cannot know who is live: only time lets a key sign."""
     one = await inside(world, complete=False)
     await one.rotator.tick()
-    outcome = await one.rotator.rotate("ES256", report=False)
+    outcome = await one.rotator.rotate("ES256", Order())
     assert not outcome.active
     assert isinstance(world.clock, ManualClock)
     world.clock.advance(POLICY.publication_seconds)
@@ -123,7 +124,7 @@ async def test_an_emergency_is_one_event_that_waits_for_nobody(world: World) -> 
     one = await inside(world)
     await one.rotator.tick()
     stolen, place = active_kid(one), one.member.replica.place(Lane.KEYS)
-    outcome = await one.rotator.revoke(stolen, "stolen", report=False)
+    outcome = await one.rotator.revoke(stolen, Order(reason="stolen"))
     assert one.member.replica.place(Lane.KEYS) == (place[0], place[1] + 1)
     assert phases(one) == [Phase.REVOKED, Phase.ACTIVE, Phase.PUBLISHED, Phase.PUBLISHED]
     assert outcome.active
@@ -137,10 +138,10 @@ async def test_revoking_a_key_twice_is_one_event_and_a_second_emergency_works(wo
     one = await inside(world)
     await one.rotator.tick()
     first = active_kid(one)
-    await one.rotator.revoke(first, "", report=False)
-    again = await one.rotator.revoke(first, "", report=False)
+    await one.rotator.revoke(first, Order())
+    again = await one.rotator.revoke(first, Order())
     assert again.event is None
-    second = await one.rotator.revoke(active_kid(one), "", report=False)
+    second = await one.rotator.revoke(active_kid(one), Order())
     assert second.active
     assert phases(one).count(Phase.REVOKED) == 2
     assert phases(one).count(Phase.ACTIVE) == 1
@@ -152,7 +153,7 @@ async def test_revoking_a_standby_leaves_the_signing_key_alone(world: World) -> 
     await one.rotator.tick()
     active, standby = active_kid(one), one.member.replica.keys.standby("ES256", Use.ACCESS)
     assert standby is not None
-    await one.rotator.revoke(standby.kid, "", report=False)
+    await one.rotator.revoke(standby.kid, Order())
     assert active_kid(one) == active
     assert phases(one).count(Phase.PUBLISHED) == 2
 
@@ -162,7 +163,7 @@ async def test_a_kid_that_never_was_cannot_be_revoked(world: World) -> None:
     one = await inside(world)
     await one.rotator.tick()
     with pytest.raises(KeyError):
-        await one.rotator.revoke("nobody", "", report=False)
+        await one.rotator.revoke("nobody", Order())
 
 
 async def test_a_retired_key_leaves_the_set_when_nothing_that_it_signed_can_live(world: World) -> None:
@@ -170,7 +171,7 @@ async def test_a_retired_key_leaves_the_set_when_nothing_that_it_signed_can_live
     one = await inside(world)
     await one.rotator.tick()
     old = active_kid(one)
-    await one.rotator.rotate("ES256", report=False)
+    await one.rotator.rotate("ES256", Order())
     assert isinstance(world.clock, ManualClock)
     world.clock.advance(POLICY.aftermath_seconds - 0.01)
     await one.rotator.tick()
@@ -198,7 +199,7 @@ async def test_an_append_whose_outcome_is_unknown_is_told_and_not_repeated(world
     assert isinstance(world.feed, MemoryFeed)
     world.feed.reachable = False
     with pytest.raises(FeedUnavailable):
-        await one.rotator.rotate("ES256", report=False)
+        await one.rotator.rotate("ES256", Order())
 
 
 async def test_an_algorithm_that_is_added_later_does_not_sign_before_verifiers_hold_it(world: World) -> None:
@@ -215,3 +216,37 @@ async def test_an_algorithm_that_is_added_later_does_not_sign_before_verifiers_h
     await both.watch._read_all()
     await both.rotator.tick()
     assert both.member.replica.keys.active("EdDSA", Use.ACCESS) is not None
+
+
+async def test_an_order_for_later_waits_for_its_moment_and_an_earlier_one_takes_its_place(world: World) -> None:
+    """`keys rotate --at`: a change window is kept by the feed, not by somebody's calendar."""
+    one = await inside(world)
+    await one.rotator.tick()
+    old, now = active_kid(one), world.clock.now()
+    outcome = await one.rotator.rotate("ES256", Order(not_before=now + 100))
+    assert not outcome.active
+    assert (await one.rotator.rotate("ES256", Order(not_before=now + 200))).event is None
+    assert isinstance(world.clock, ManualClock)
+    world.clock.advance(99)
+    assert await one.rotator.tick() == 0
+    world.clock.advance(1)
+    assert await one.rotator.tick() == 1
+    assert active_kid(one) == outcome.kid != old
+    later = await one.rotator.rotate("ES256", Order(not_before=world.clock.now() + 100))
+    assert not later.active
+    assert (await one.rotator.rotate("ES256", Order())).active, "an order for now waits behind one for later"
+    assert one.member.replica.keys.requested("ES256", Use.ACCESS) is None
+
+
+async def test_an_order_repeated_with_its_id_is_carried_out_once(world: World) -> None:
+    """A client that saw a timeout repeats its order: at any service, rotating or revoking twice would be wrong."""
+    one, other = await inside(world), await inside(world)
+    await one.rotator.tick()
+    first = await one.rotator.rotate("ES256", Order(event_id="order:1"))
+    again = await one.rotator.rotate("ES256", Order(event_id="order:1"))
+    await other.member.follower._read_all()
+    elsewhere = await other.rotator.rotate("ES256", Order(event_id="order:1"))
+    assert first.event is not None
+    assert (again.event, elsewhere.event) == (None, None)
+    assert {first.kid, again.kid, elsewhere.kid} == {active_kid(one)}
+    assert (await one.rotator.rotate("ES256", Order(event_id="order:2"))).kid != first.kid

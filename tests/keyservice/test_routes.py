@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,31 @@ async def test_a_revoked_key_leaves_the_set_at_once_and_revoking_twice_is_the_sa
         assert stolen not in {key["kid"] for key in (await response.json(content_type=None))["keys"]}
     again, second = await desk.admin("POST", f"/keys/{stolen}/revoke")
     assert (again, second["sequence"], second["kid"]) == (200, receipt["sequence"], receipt["kid"])
+
+
+async def test_the_receipt_of_an_emergency_says_what_is_exposed_and_until_when(desk: Desk) -> None:
+    """Who answers for it must know when the last verifier that heard nothing stops by itself."""
+    began = desk.parts.clock.now()
+    _, receipt = await desk.admin("POST", f"/keys/{await desk.kid()}/revoke")
+    assert began + 902 <= receipt["exposure"]["push_until"] < began + 910
+    assert began + 2 <= receipt["exposure"]["pull_until"] < began + 10
+
+
+async def test_a_rotation_can_be_ordered_for_a_moment_to_come(desk: Desk) -> None:
+    """202 and the key that will sign; the moment is a number or RFC 3339."""
+    old = await desk.kid()
+    status, receipt = await desk.admin("POST", "/keys/rotate", {"at": desk.parts.clock.now() + 60})
+    assert (status, receipt["phase"]) == (202, "published")
+    assert receipt["kid"] != old == await desk.kid()
+    text = datetime.fromtimestamp(desk.parts.clock.now() + 30, UTC).isoformat()
+    assert (await desk.admin("POST", "/keys/rotate", {"at": text}))[0] == 202
+
+
+@pytest.mark.parametrize("at", [1, "soon", "2026-12-01", "2026-12-01T02:00:00", True, 1e12, None])
+async def test_a_moment_that_is_past_or_none_is_refused(desk: Desk, at: Any) -> None:
+    """A time without its offset is another time on every machine."""
+    status, problem = await desk.admin("POST", "/keys/rotate", {"at": at})
+    assert (status, "at is a moment" in problem["detail"]) == (400, True)
 
 
 @pytest.mark.parametrize(

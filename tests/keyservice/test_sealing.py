@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from keyservice.rotator import Order
 from keyservice.sealing import KeySealer
 from keyservice.transit import TransitWrapper
 from keyservice.wrapping import FileWrapper, KeyWrapper, SealedKeyUnreadable, new_kek
@@ -164,7 +165,7 @@ async def test_resealing_never_brings_back_a_key_that_was_erased_meanwhile() -> 
     one = await inside(world)
     await one.rotator.tick()
     kid, box = next(iter((await world.feed.sealed_keys()).items()))
-    await one.rotator.revoke(kid, "", report=False)
+    await one.rotator.revoke(kid, Order())
     assert not await world.feed.replace_sealed(kid, held=box, by=b"back")
     assert kid not in await world.feed.sealed_keys()
 

@@ -5,6 +5,7 @@ from typing import Any
 import jwt
 import pytest
 
+from keyservice.rotator import Order
 from keyservice.signer import Request
 from keyturn.contract.errors import SignerUnavailable, SigningRefused
 from keyturn.contract.keys import Use
@@ -116,7 +117,7 @@ async def test_a_key_past_its_time_signs_nothing(world: World, one: Inside) -> N
 async def test_after_a_rotation_the_new_key_signs_and_the_old_private_half_is_gone(world: World, one: Inside) -> None:
     """Retired means retired: neither memory nor store keeps what could still sign."""
     old = jwt.get_unverified_header(one.signer.sign(request(world), identity=allowed()))["kid"]
-    outcome = await one.rotator.rotate("ES256", report=False)
+    outcome = await one.rotator.rotate("ES256", Order())
     await one.keyring.refresh()
     new = jwt.get_unverified_header(one.signer.sign(request(world), identity=allowed()))["kid"]
     assert new == outcome.kid != old

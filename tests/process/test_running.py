@@ -11,7 +11,9 @@ from textwrap import dedent, indent
 
 import pytest
 
+from keyturn.clock import SystemClock
 from keyturn.process.logging import CRASHED, STOPPED_BY_FORCE, STOPPING
+from keyturn.process.running import ONE_WORD_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -119,6 +121,9 @@ async def test_a_second_signal_does_not_wait() -> None:
         for line in (b"ready\n", b"cleaning up\n"):
             assert await asyncio.wait_for(started.stdout.readline(), 10) == line
             started.send_signal(signal.SIGINT)
+            started.send_signal(signal.SIGTERM)  # The same word again at once, as `timeout` sends it.
+            assert started.returncode is None
+            await SystemClock().sleep(ONE_WORD_SECONDS + 0.1)
         _, errors = await asyncio.wait_for(started.communicate(), 10)
         assert started.returncode == 1
         assert json.loads(errors.splitlines()[-1])["event"] == STOPPED_BY_FORCE

@@ -1,0 +1,88 @@
+"""What an operator's order says: read from a request, refused by name; and what an emergency leaves exposed."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from keyservice.rotator import Order
+from keyturn.contract.encoding import digest
+from keyturn.contract.errors import MalformedInput
+from keyturn.contract.rotation import RotationPolicy
+from serving.receipts import read_wait
+
+LONGEST_REASON = 200
+FARTHEST_SECONDS = 366 * 86_400.0
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def read_rotation(
+    body: dict[str, Any], request: web.Request, policy: RotationPolicy, *, now: float
+) -> tuple[str, Order]:
+    """Return the algorithm and the order of `{"alg"?, "reason"?, "at"?}`; raises MalformedInput.
+
+    `at` is a moment to come, in Unix seconds or as RFC 3339 has it.
+    """
+    _refuse_unknown(body, {"alg", "reason", "at"})
+    alg = body.get("alg", policy.algorithms[0])
+    if alg not in policy.algorithms:
+        raise MalformedInput(f"alg is one of {', '.join(policy.algorithms)}")
+    not_before = _moment(body["at"], now) if "at" in body else None
+    return alg, _order(body, request, not_before)
+
+
+def read_emergency(body: dict[str, Any], request: web.Request) -> Order:
+    """Return the order of `{"alg"?, "reason"?}`; raises MalformedInput."""
+    _refuse_unknown(body, {"alg", "reason"})
+    return _order(body, request, None)
+
+
+def exposure(revoked_at: float, policy: RotationPolicy) -> dict[str, float]:
+    """Return until when (Unix seconds) a verifier that heard nothing could still accept the revoked key.
+
+    One that follows the feed stops by itself at E + S after its last word; one that pulls the JWKS, when its copy is
+    older than C.
+    """
+    return {
+        "push_until": revoked_at + policy.expired_seconds + policy.skew_seconds,
+        "pull_until": revoked_at + policy.cache_seconds + policy.skew_seconds,
+    }
+
+
+def _order(body: dict[str, Any], request: web.Request, not_before: float | None) -> Order:
+    reason = body.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+        raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
+    report = read_wait(request).asked
+    return Order(reason=reason, report=report, not_before=not_before, event_id=_event_id(request))
+
+
+def _event_id(request: web.Request) -> str | None:
+    """Return the event id of an `Idempotency-Key`, bound to the path so that one key serves one order."""
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
+        return None
+    if len(keys) > 1 or _IDEMPOTENCY_KEY.fullmatch(keys[0]) is None:
+        raise MalformedInput("Idempotency-Key stands once, with 1 to 128 visible ASCII characters")
+    return "order:" + digest(f"{request.path}\0{keys[0]}".encode())
+
+
+def _moment(value: object, now: float) -> float:
+    moment: object = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value).timestamp() if "T" in value or " " in value else None
+            aware = datetime.fromisoformat(value).tzinfo is not None
+        except ValueError:
+            moment, aware = None, False
+        if not aware:
+            moment = None
+    if isinstance(moment, bool) or not isinstance(moment, int | float) or not now < moment <= now + FARTHEST_SECONDS:
+        raise MalformedInput("at is a moment within a year to come: Unix seconds, or RFC 3339 with its offset")
+    return float(moment)
+
+
+def _refuse_unknown(body: dict[str, Any], known: set[str]) -> None:
+    if unknown := body.keys() - known:
+        raise MalformedInput(f"unknown member {min(unknown)!r}; the body has {', '.join(sorted(known))}")
