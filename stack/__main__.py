@@ -1,6 +1,7 @@
 """`python -m stack up|demo`: what `make up` and `make demo` run."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import uvloop
 from keyturn.clock import SystemClock
 from keyturn.process.logging import configure_logging
 from keyturn.process.running import run
-from keyturn.process.settings import LogSettings
+from keyturn.process.settings import LogSettings, Settings
 from stack.composition import running
 from stack.plan import Orders
 
@@ -20,7 +21,8 @@ HIGHEST_PORT = 65_535
 async def up(orders: Orders) -> None:
     """Run the stack until told to end."""
     clock = SystemClock()
-    configure_logging(LogSettings(level="warning" if sys.stderr.isatty() else "info"), process="stack")
+    asked = Settings({}, os.environ, beside=Path.cwd()).section(LogSettings)
+    configure_logging(asked, process="stack")
     async with running(orders, clock) as stack:
         where = ", ".join(orders.sidecar_urls)
         print(f"ready issuer {orders.issuer} sidecars {where or '-'} env {stack.env_file.absolute()}", flush=True)

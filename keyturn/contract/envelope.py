@@ -11,6 +11,8 @@ from keyturn.contract.errors import ForgedSignature, MalformedInput
 from keyturn.contract.jwk import public_jwk, thumbprint
 
 LARGEST_STATEMENT_BYTES = 64 * 1024 * 1024  # A snapshot in one piece; everything else is far smaller.
+_LONGEST_HEADER = 512
+_HEADERS_KEPT = 256
 
 
 class StatementType(StrEnum):
@@ -70,10 +72,25 @@ def open_statement(compact: bytes, typ: StatementType, signers: Mapping[str, Ed2
         raise ForgedSignature(f"the signature of a {typ.value} does not hold") from error
 
 
+_headers: dict[bytes, dict[str, str]] = {}  # Pure results by input, bounded: a signer's statements share a header.
+
+
 def _header(compact: bytes) -> dict[str, str]:
     if len(compact) > LARGEST_STATEMENT_BYTES or compact.count(b".") != 2:  # noqa: PLR2004 - three parts
         raise ForgedSignature("not a compact JWS of acceptable size")
     segment = compact.partition(b".")[0]
+    header = _headers.get(segment)
+    if header is None:
+        header = _read_header(segment)
+        if len(_headers) >= _HEADERS_KEPT:
+            _headers.clear()
+        _headers[segment] = header
+    return header
+
+
+def _read_header(segment: bytes) -> dict[str, str]:
+    if len(segment) > _LONGEST_HEADER:
+        raise ForgedSignature("a statement's header is short")
     try:
         header = decode_object(unb64url(segment))
     except MalformedInput as error:

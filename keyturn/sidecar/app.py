@@ -28,6 +28,7 @@ from keyturn.process.settings import (
 )
 from keyturn.process.values import Listen
 from keyturn.sidecar.charge import Charge, require_ours
+from keyturn.sidecar.description import Description
 from keyturn.sidecar.gate import Gate
 from keyturn.sidecar.health import Health
 from keyturn.sidecar.latecomers import Latecomers
@@ -122,6 +123,7 @@ class Sidecar:
                 prefixes[path + b"/"] = Route(gate.answer, dialect.methods)
             else:
                 exact[path] = Route(gate.answer, dialect.methods)
+        exact[b"/openapi.json"] = Route(Description(exact, prefixes).answer)
         return Routes(exact, prefixes)
 
     async def _check_trust(self) -> None:

@@ -96,6 +96,7 @@ class Follower:
 
     async def _follow(self, bell: Doorbell) -> None:
         while True:
+            _end_if_cancelled()
             word = await bell.next(SILENCE_SECONDS)
             match word:
                 case Rung(lane, statement):
@@ -220,3 +221,10 @@ class Follower:
                 ready.set()
         for callback in self.on_change:
             callback()
+
+
+def _end_if_cancelled() -> None:
+    """Keep a cancellation that something below us has swallowed: asyncio.wait_for of Python 3.11 can."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
