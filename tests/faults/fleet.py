@@ -1,4 +1,4 @@
-"""A whole Keyturn as it runs in production: every service, worker and sidecar a process, on a Valkey with its access list."""
+"""A whole Keyturn as in production: each service, worker and sidecar a process, on a Valkey with its access list."""
 
 import os
 import signal

@@ -92,13 +92,13 @@ async def all_at_once(fleet: Fleet, *workers: str) -> None:
     Each has a queue of its own: arq's `unique` must not be what keeps them apart, since it excludes nobody.
     """
     async with fleet.redis() as redis:
-        await redis.execute_command("CLIENT", "PAUSE", "20000", "WRITE")
+        await redis.client_pause(20_000, all=False)
         for worker in workers:
             (fleet.directory / f"{worker}.log").unlink(missing_ok=True)
             fleet.start(worker, WORKER__QUEUE=f"arq:{worker}")
         await fleet.until_ready(*workers)
         await eventually(lambda: all("trust_adopted" in fleet.log(worker) for worker in workers))
-        await redis.execute_command("CLIENT", "UNPAUSE")
+        await redis.client_unpause()
         # Both jobs are put into their queues at once then, and taken out when they have ended.
         await eventually(lambda: redis.exists(*(f"arq:{worker}" for worker in workers)))
 

@@ -1,0 +1,140 @@
+"""Those who use a fleet over HTTP: a client, a gateway and an operator, all of them noting what they were told."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import ClientSession, ClientTimeout, encode_basic_auth
+
+from tests.faults.fleet import Fleet
+from tests.faults.recorder import CLOCK, Answer, Held, Recorder
+from tests.waiting import eventually
+
+ANSWER_SECONDS = 12.0
+
+
+class People:
+    """Everybody, over keep-alive connections; what a service refuses is noted in `refused` with its Retry-After."""
+
+    def __init__(self, fleet: Fleet, http: ClientSession) -> None:
+        """Know a fleet."""
+        self.fleet, self.recorder = fleet, Recorder()
+        self.refused: list[tuple[int, str | None]] = []
+        self.rotated: list[str] = []
+        self._http, self._admin_token = http, ""
+
+    async def sign_in(self) -> Held | None:
+        """Get a token as the client does; None where the issuer says that it cannot now."""
+        form = {"grant_type": "client_credentials"}
+        told = await self._ask("authorization", "/token", form=form, who="client")
+        if told is None:
+            return None
+        held = Held(told[1]["access_token"])
+        self.recorder.tokens.append(held)
+        return held
+
+    async def token(self) -> Held:
+        """Get a token, which must be had."""
+        held = await self.sign_in()
+        assert held is not None, self.refused[-1:]
+        return held
+
+    async def check(self, held: Held, sidecar: str) -> Answer:
+        """Ask a sidecar about a token as nginx does."""
+        began = CLOCK.boottime()
+        headers = {"Authorization": f"Bearer {held.text}"}
+        async with self._http.get(f"{self.fleet.url(sidecar)}/nginx/default", headers=headers) as response:
+            state = response.headers.get("X-Auth-State", "")
+            if response.status == 503:
+                assert "Retry-After" in response.headers
+            answer = Answer(held, sidecar, began, CLOCK.boottime(), response.status, state)
+        self.recorder.answers.append(answer)
+        return answer
+
+    async def statuses(self, held: Held) -> list[int]:
+        """Ask every sidecar that runs."""
+        return [(await self.check(held, name)).status for name in self.sidecars()]
+
+    async def introspect(self, held: Held) -> bool | None:
+        """Ask the introspection service; None where it cannot tell."""
+        told = await self._ask("introspection", "/introspect", form={"token": held.text}, who="resource")
+        return None if told is None else bool(told[1]["active"])
+
+    async def revoke(self, held: Held, *, wait: bool = True) -> int | None:
+        """Order a token's revocation; return the status, None where the outcome is unknown."""
+        held.asked_at = CLOCK.boottime()
+        query = "?wait=all&timeout=5" if wait else ""
+        told = await self.order("revocation", f"/revocations{query}", {"selector": {"jti": held.jti}})
+        if told is None:
+            return None
+        held.acknowledged = True
+        if wait and told[0] == 200:
+            held.adopted_at = CLOCK.boottime()
+        return told[0]
+
+    async def rotate(self, name: str = "keyservice") -> int | None:
+        """Order a rotation; return the status."""
+        told = await self.order(name, "/keys/rotate?wait=all&timeout=5", {})
+        if told is not None and told[0] == 200:
+            self.rotated.append(told[1]["kid"])
+        return None if told is None else told[0]
+
+    async def order(self, name: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any] | None:
+        """Send an operator's order; None where the service says that it cannot now."""
+        if not self._admin_token:
+            form = {"grant_type": "client_credentials"}
+            told = await self._ask("authorization", "/token", form=form, who="admin")
+            if told is None:
+                return None
+            self._admin_token = told[1]["access_token"]
+        return await self._ask(name, path, json=body, headers={"Authorization": f"Bearer {self._admin_token}"})
+
+    async def state(self, sidecar: str) -> dict[str, Any]:
+        """Return what a sidecar says of itself."""
+        async with self._http.get(f"{self.fleet.url(sidecar)}/state") as response:
+            told: dict[str, Any] = await response.json()
+            return told
+
+    async def are(self, state: str) -> bool:
+        """Say whether all sidecars are in a state."""
+        return all([(await self.state(name))["state"] == state for name in self.sidecars()])
+
+    async def metric(self, sidecar: str, name: str) -> float:
+        """Return a figure without labels that a sidecar exports."""
+        async with self._http.get(f"{self.fleet.url(sidecar)}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return next(float(line.split(" ")[1]) for line in lines if line.startswith(f"{name} "))
+
+    async def well(self) -> bool:
+        """Say whether everything works: a token can be had and all sidecars are fresh and pass it."""
+        held = await self.sign_in()
+        return held is not None and await self.are("fresh") and set(await self.statuses(held)) == {200}
+
+    def sidecars(self) -> list[str]:
+        """Name the sidecars that run."""
+        return [name for name in self.fleet.processes if name.startswith("sidecar")]
+
+    async def _ask(
+        self, name: str, path: str, *, who: str = "", headers: Mapping[str, str] | None = None, **body: Any
+    ) -> tuple[int, Any] | None:
+        credentials = {"Authorization": encode_basic_auth(who, self.fleet.secret(who))} if who else {}
+        if "form" in body:
+            body["data"] = body.pop("form")
+        url = self.fleet.url(name) + path
+        async with self._http.post(url, headers={**credentials, **(headers or {})}, **body) as response:
+            if response.status >= 400:
+                self.refused.append((response.status, response.headers.get("Retry-After")))
+                return None
+            return response.status, await response.json(content_type=None)
+
+
+@asynccontextmanager
+async def people_of(fleet: Fleet) -> AsyncIterator[People]:
+    """Let people at a fleet, once everything works."""
+    async with ClientSession(timeout=ClientTimeout(total=ANSWER_SECONDS)) as http:
+        people = People(fleet, http)
+        await eventually(people.well, within_seconds=20, saying=fleet.last_words)
+        people.recorder.tokens.clear()
+        people.recorder.answers.clear()
+        people.refused.clear()
+        yield people
