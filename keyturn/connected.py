@@ -84,13 +84,14 @@ class Verifier:
         replica = self._verifier.replica
         return replica.state(self._clock.now(), self._clock.boottime())
 
-    def verify(self, token: str | bytes, policy: Policy | None = None) -> Mapping[str, Any]:
+    def verify(self, token: str | bytes, policy: Policy | None = None) -> dict[str, Any]:
         """Return the claims of an active access token; reads nothing but memory.
 
         Raises InvalidToken (its `reason` is a stable word) for every other token, and ReplicaExpired where the feed
         has been silent for so long that nothing can be said: answer 503 then, not 401.
         """
-        return self._verifier.claims(as_bytes(token), policy or self._policy)
+        # A copy: whoever changes it must not change what the cache holds.
+        return dict(self._verifier.claims(as_bytes(token), policy or self._policy))
 
 
 def _root(root: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,24 +23,33 @@ ACCESS_TOKEN = "at+jwt"  # noqa: S105 - a typ, not a secret
 _SEALING_BYTES = 32
 _HASH_KEY_BYTES = 16
 
-# What each user of the store may do; everything else is denied.
-_READ_FEED = "%R~keyturn:keys:* %R~keyturn:revocations:* %R~keyturn:trust &keyturn:keys:bell &keyturn:revocations:bell"
-_READING = "-@all +ping +hello +auth +client|setinfo +client|setname +hget +hmget +xrange +get +subscribe +unsubscribe"
-_SCRIPTING = "+evalsha +script|load +xadd +hset +hdel +hincrby +publish +info +config|get"
-_PRESENCE = "%R~keyturn:presence:* &keyturn:presence:*"
-_WATCHING = "+psubscribe +punsubscribe +mget +scan +info"
-_RECORDS = "+set +del +getdel +expire +exists +multi +exec"
-_KEYS_LANE = "~keyturn:keys:* ~keyturn:sealed-keys ~keyturn:trust ~keyturn:lease:*"
+# What each user of the store may do; everything else is denied. A selector in parentheses allows its commands on its
+# keys and channels only: who may read a record must not be able to write one, nor to ring a lane's bell.
+_FOLLOWING = (
+    "-@all +ping +hello +auth +client|setinfo +client|setname +hget +hmget +xrange +get +subscribe +unsubscribe "
+    "%R~keyturn:keys:* %R~keyturn:revocations:* %R~keyturn:trust &keyturn:keys:bell &keyturn:revocations:bell"
+)
+# SCAN shows names, not values; a record's name is a keyed hash.
+_WATCHING = "+info +scan +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &keyturn:presence:*)"
+_READING_RECORDS = "(+get %R~keyturn:record:*)"
+_PUBLISHING_KEYS = (
+    "+script|load +config|get (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
+    "(+evalsha +hget +hmget +hset +hdel +hincrby +xadd ~keyturn:keys:* ~keyturn:sealed-keys)"
+)
+_PUBLISHING_REVOCATIONS = (
+    "+script|load +config|get (+publish &keyturn:revocations:bell) "
+    "(+evalsha +hget +hmget +hset +hincrby +xadd ~keyturn:revocations:*)"
+)
+_RUNNING_JOBS = (
+    "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
+    "+zincrby +zrange +zrangebyscore +zrem +zremrangebyscore +zscore ~arq:*)"
+)
 USERS = {
-    "authorization": f"{_READ_FEED} ~keyturn:record:* ~keyturn:spent:* {_READING} {_RECORDS}",
-    "keyservice": f"{_READ_FEED} {_KEYS_LANE} {_PRESENCE} %R~keyturn:record:* ~keyturn:spent:* "
-    f"{_READING} {_SCRIPTING} {_WATCHING} {_RECORDS} +hgetall",
-    "introspection": f"{_READ_FEED} %R~keyturn:record:* {_READING}",
-    "revocation": f"{_READ_FEED} ~keyturn:revocations:* {_PRESENCE} ~keyturn:record:* "
-    f"{_READING} {_SCRIPTING} {_WATCHING} {_RECORDS}",
-    "worker": f"{_READ_FEED} {_KEYS_LANE} {_PRESENCE} ~arq:* {_READING} {_SCRIPTING} {_WATCHING} {_RECORDS} +hgetall "
-    "+zadd +zrem +zrangebyscore +zcard +zscore +zremrangebyscore +psetex +watch +unwatch +incr +incrby +zincrby +setex "
-    "+pexpire +dbsize +expire",
+    "authorization": f"{_FOLLOWING} (+set %W~keyturn:record:*)",
+    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+set %W~keyturn:trust)",
+    "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
+    "revocation": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*)",
+    "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }
 
 
@@ -145,7 +154,7 @@ def _write_users(directory: Path, verifiers: tuple[str, ...]) -> None:
     """Write the ACL file and a password file for each user; the default user administers the server."""
     lines = []
     sidecars = {
-        name: f"{_READ_FEED} ~keyturn:presence:{name} &keyturn:presence:{name} {_READING} +set +publish"
+        name: f"{_FOLLOWING} (+set %W~keyturn:presence:{name}) (+publish &keyturn:presence:{name})"
         for name in verifiers
     }
     for user, rules in {"default": "~* &* +@all", **USERS, **sidecars}.items():

@@ -8,6 +8,8 @@ import msgspec
 
 from keyturn.contract.errors import BrokenChain
 
+REMOVED_KEPT = 64  # Removed keys that GET /keys still tells of.
+
 
 class Phase(StrEnum):
     """Where a key stands; computed from its moments, never stored."""
@@ -178,7 +180,7 @@ class KeySet:
                     records[change.kid] = _step(key, change, at)
                     if isinstance(change, Activated):
                         requests = [one for one in requests if (one.alg, one.use) != (key.alg, key.use)]
-        return KeySet(records.values(), requests)
+        return KeySet(_without_long_gone(records), requests)
 
 
 def _asked(requests: list[RotationRequest], change: RotationRequested, at: float) -> list[RotationRequest]:
@@ -188,6 +190,13 @@ def _asked(requests: list[RotationRequest], change: RotationRequested, at: float
     if held is not None and (held.not_before or 0) <= (new.not_before or 0):
         return requests
     return [*(one for one in requests if one is not held), new]
+
+
+def _without_long_gone(records: Mapping[str, KeyRecord]) -> list[KeyRecord]:
+    """Return the records but for all removed keys beyond the newest: a set that only grew would slow every reader."""
+    removed = sorted((key.removed_at or 0.0, key.kid) for key in records.values() if key.phase is Phase.REMOVED)
+    gone = {kid for _, kid in removed[:-REMOVED_KEPT]}
+    return [key for key in records.values() if key.kid not in gone]
 
 
 def _step(key: KeyRecord, change: Activated | Retired | Removed | Revoked, at: float) -> KeyRecord:

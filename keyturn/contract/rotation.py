@@ -19,6 +19,7 @@ from keyturn.contract.keys import (
 
 _DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * _DAY_SECONDS
+WORKER_TICK_SECONDS = 60.0
 _EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday.
 
 
@@ -187,7 +188,8 @@ def may_activate(
         return True
     if now < key.published_at + policy.publication_seconds + policy.deadline_seconds:
         return False
-    running_out = active is None or active.sign_until is None or now >= active.sign_until - policy.lease_seconds
+    last_call = policy.lease_seconds + WORKER_TICK_SECONDS  # The worker may look a minute before, and not again.
+    running_out = active is None or active.sign_until is None or now >= active.sign_until - last_call
     return policy.at_deadline is AtDeadline.PROCEED or running_out
 
 
@@ -249,7 +251,10 @@ def _period_over(active: KeyRecord | None, policy: RotationPolicy, now: float) -
         return False
     if policy.window is None or policy.window.holds(now):
         return True
-    return active.sign_until is not None and now >= active.sign_until - policy.deadline_seconds - policy.lease_seconds
+    return (
+        active.sign_until is not None
+        and now >= active.sign_until - policy.deadline_seconds - policy.lease_seconds - WORKER_TICK_SECONDS
+    )
 
 
 def _standby_due(keys: KeySet, policy: RotationPolicy, _: Adoption, __: float) -> Iterator[Transition]:

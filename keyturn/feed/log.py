@@ -117,8 +117,8 @@ class PresenceBoard(Protocol):
         """Replace this verifier's report and tell those who watch."""
         ...
 
-    async def reports(self) -> dict[str, bytes]:
-        """Return all reports that have not run out, by verifier."""
+    async def reports(self, verifiers: Sequence[str]) -> dict[str, bytes]:
+        """Return the reports of these verifiers that have not run out, by verifier."""
         ...
 
     async def server_run(self) -> str:

@@ -1,7 +1,7 @@
 """The feed in one process's memory: for unit tests and simulations, with the same promises as on Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -180,10 +180,10 @@ class MemoryFeed:
         for watcher in self._watchers:
             watcher.put((verifier, report))
 
-    async def reports(self) -> dict[str, bytes]:
-        """Return all reports by verifier."""
+    async def reports(self, verifiers: Sequence[str]) -> dict[str, bytes]:
+        """Return the reports of these verifiers."""
         self._reach()
-        return dict(self._reports)
+        return {name: self._reports[name] for name in verifiers if name in self._reports}
 
     async def server_run(self) -> str:
         """Name the store's present run."""

@@ -128,8 +128,12 @@ class PresenceWatch:
         return [seen for _, seen in sorted(self._live().items())]
 
     async def _read_all(self) -> None:
+        identities = self._trust().document.identities
+        known = [name for name, one in identities.items() if one.kind is IdentityKind.VERIFIER]
         run = await self._board.server_run()
-        reports = await self._board.reports()
+        reports = await self._board.reports(known)
+        if self._trust().version == 0:
+            return  # Before we know who is a verifier, nobody can be called absent.
         if self._watching_since is None or (run != self._run and not self._durable):
             self._began_here = self._began_here and self._run is None
             self._watching_since = self._clock.boottime()

@@ -181,10 +181,12 @@ class TokenVerifier:
         return key
 
     def _check_key_limits(self, claims: Mapping[str, Any], key: VerificationKey) -> None:
-        """Refuse what is dated after the key's time: sign_until + G + S (rule 2)."""
+        """Refuse what is dated after the key's time: sign_until, or its early retirement, + G + S (rule 2)."""
         record = key.record
         if record.verify_until is not None:
             latest = record.verify_until - record.token_seconds - self._skew  # = sign_until + G + S
+            if record.retiring_at is not None and record.sign_until is not None:
+                latest += min(0.0, record.retiring_at - record.sign_until)  # = retiring_at + G + S
             issued = claims.get("iat")
             if not isinstance(issued, int | float) or issued > latest:
                 raise InvalidToken("key_limits", "issued after its key stopped signing")

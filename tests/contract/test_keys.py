@@ -4,7 +4,7 @@ import pytest
 
 from keyturn.contract import keys as k
 from keyturn.contract.errors import BrokenChain
-from keyturn.contract.keys import KeySet, Use
+from keyturn.contract.keys import REMOVED_KEPT, KeySet, Phase, Use
 
 START = 1_000_000.0
 AGAIN = {"sign_until": 1.0, "verify_until": 2.0}
@@ -39,3 +39,18 @@ def test_requests_are_kept_once_until_an_activation_answers_them() -> None:
     assert [request.at for request in twice.requests] == [START]
     assert twice.requested("EdDSA", Use.ACCESS) is None
     assert KeySet(twice, twice.requests).requested("ES256", Use.ACCESS) is not None
+
+
+def test_long_removed_keys_are_forgotten_and_nothing_else_is() -> None:
+    """A set that only grew would slow every reader down; tombstones, and what still verifies, stay."""
+    keys, at = KeySet(), 0.0
+    for number in range(REMOVED_KEPT + 10):
+        kid, at = f"k{number}", at + 1
+        published = k.Published(kid=kid, alg="ES256", jwk={}, use=Use.ACCESS, token_seconds=1)
+        keys = keys.after([published], at=at, place=(1, number + 1))
+        keys = keys.after([k.Revoked(kid=kid) if number == 0 else k.Removed(kid=kid)], at=at, place=(1, number + 1))
+    phases = [key.phase for key in keys]
+    assert phases.count(Phase.REMOVED) == REMOVED_KEPT
+    assert phases.count(Phase.REVOKED) == 1
+    assert keys.get(f"k{REMOVED_KEPT + 9}") is not None
+    assert keys.get("k1") is None

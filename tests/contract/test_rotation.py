@@ -7,6 +7,7 @@ import pytest
 from keyturn.contract import keys as k
 from keyturn.contract.keys import Phase, Use
 from keyturn.contract.rotation import (
+    WORKER_TICK_SECONDS,
     Adoption,
     AtDeadline,
     Barrier,
@@ -112,7 +113,7 @@ def test_a_verifier_that_never_reports_delays_until_the_deadline_or_the_active_k
     assert worker.active() == first
     worker.advance(0.5)
     assert (worker.active() != first) is (at_deadline is AtDeadline.PROCEED)
-    worker.advance(first.sign_until - worker.policy.lease_seconds - worker.now)
+    worker.advance(first.sign_until - worker.policy.lease_seconds - WORKER_TICK_SECONDS - worker.now)
     assert worker.active() != first  # Nobody would sign at all otherwise.
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyturn.contract.keys import Activated, KeyRecord, KeySet, Phase, Removed
-from keyturn.contract.rotation import Adoption, AtDeadline, Barrier, RotationPolicy
+from keyturn.contract.rotation import WORKER_TICK_SECONDS, Adoption, AtDeadline, Barrier, RotationPolicy
 from tests.contract.rotating import POLICY, Happened, Worker, changed
 
 STEPS = st.lists(
@@ -113,7 +113,11 @@ def activated_by(key: KeyRecord, event: Happened) -> str:
     if p.at_deadline is AtDeadline.PROCEED:
         return "activated at the deadline"
     before = event.before.active(key.alg, key.use)
-    assert before is None or before.sign_until is None or event.at >= before.sign_until - p.lease_seconds
+    assert (
+        before is None
+        or before.sign_until is None
+        or event.at >= before.sign_until - p.lease_seconds - WORKER_TICK_SECONDS
+    )
     return "activated when nobody else could sign"
 
 

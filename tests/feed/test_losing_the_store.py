@@ -66,7 +66,7 @@ ASKED: dict[str, Callable[[Feed], Awaitable[object]]] = {
     "sealed_keys": lambda feed: feed.sealed_keys(),
     "listen": listen,
     "report": lambda feed: feed.report("sidecar-1", b"word", ttl_seconds=1),
-    "reports": lambda feed: feed.reports(),
+    "reports": lambda feed: feed.reports(["sidecar-1"]),
     "server_run": lambda feed: feed.server_run(),
     "watch": watch,
 }

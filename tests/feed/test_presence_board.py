@@ -11,14 +11,16 @@ from keyturn.feed.redis import PRESENCE, RedisFeed
 from tests.feed.conftest import Store
 from tests.feed.valkey import Valkey
 
+VERIFIERS = ("sidecar-1", "sidecar-2", "never")
+
 
 async def test_a_report_replaces_the_one_before_and_others_stay(store: Store) -> None:
     """One key for each verifier: presence never grows."""
-    assert await store.feed.reports() == {}
+    assert await store.feed.reports(VERIFIERS) == await store.feed.reports([]) == {}
     await store.feed.report("sidecar-1", b"first", ttl_seconds=60)
     await store.feed.report("sidecar-2", b"other", ttl_seconds=60)
     await store.feed.report("sidecar-1", b"second", ttl_seconds=60)
-    assert await store.feed.reports() == {"sidecar-1": b"second", "sidecar-2": b"other"}
+    assert await store.feed.reports(VERIFIERS) == {"sidecar-1": b"second", "sidecar-2": b"other"}
 
 
 async def test_a_watcher_hears_that_it_listens_and_then_each_report(store: Store) -> None:
@@ -74,7 +76,7 @@ async def test_a_key_whose_name_is_not_text_does_not_stop_the_readers(store: Sto
     await store.redis.set(PRESENCE.encode() + b"\xff\xfe", b"word")
     await store.redis.hset(PRESENCE + "not-a-string", "a", "b")  # type: ignore[misc]
     await store.feed.report("sidecar-1", b"word", ttl_seconds=60)
-    assert (await store.feed.reports())["sidecar-1"] == b"word"
+    assert (await store.feed.reports(VERIFIERS))["sidecar-1"] == b"word"
     async with store.feed.watch() as bell:
         assert await bell.next(5) == Listening()
         await store.redis.publish(PRESENCE.encode() + b"\xff\xfe", b"word")

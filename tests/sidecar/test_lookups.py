@@ -181,9 +181,9 @@ async def test_the_sidecar_reports_its_presence_and_says_goodbye() -> None:
     async with sidecar_of(world) as beside:
         await beside.sidecar.follower.ready()
         assert beside.feed is world.feed
-        assert set(await beside.feed.reports()) == {NAME}
-        running = (await beside.feed.reports())[NAME]
+        assert set(await beside.feed.reports([NAME])) == {NAME}
+        running = (await beside.feed.reports([NAME]))[NAME]
 
-    gone = (await beside.feed.reports())[NAME]
+    gone = (await beside.feed.reports([NAME]))[NAME]
     assert gone != running
     assert beside.sidecar.replica.place(Lane.KEYS) == (1, 0)

@@ -104,6 +104,20 @@ async def test_what_is_dated_after_its_keys_time_is_refused(court: Court) -> Non
             court.verifier.genuine(court.world.mint(iat=latest + 0.5), allow_expired=allow_expired)
 
 
+async def test_a_key_that_retired_early_vouches_for_nothing_that_is_dated_later(court: Court) -> None:
+    """A retired key that leaks must not mint tokens until its removal: iat > retiring_at + G + S."""
+    await court.keys.append(court.world.first_key())
+    old = court.world.signing_kid
+    before = court.world.mint(kid=old)
+    await court.keys.append([k.Retired(kid=old), *court.world.first_key()])
+    retired = court.clock.now()
+    await court.advance(LEASE_SECONDS + SKEW + 2)
+    latest = retired + LEASE_SECONDS + SKEW
+    assert court.judge(before) == ACTIVE
+    assert court.judge(court.world.mint(kid=old, iat=int(latest))) == ACTIVE
+    assert court.judge(court.world.mint(kid=old, iat=int(latest) + 1)) == inactive("key_limits")
+
+
 def test_a_sender_constrained_token_does_not_pass_as_bearer(court: Court) -> None:
     """Whoever stole it lacks the key that it is bound to (RFC 9449, 7.2; RFC 8705, 3)."""
     for cnf in ({"jkt": "thumb"}, {"x5t#S256": "thumb"}, {}, "x", 0):
