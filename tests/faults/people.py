@@ -26,7 +26,7 @@ class People:
     async def sign_in(self) -> Held | None:
         """Get a token as the client does; None where the issuer says that it cannot now."""
         form = {"grant_type": "client_credentials"}
-        told = await self._ask("authorization", "/token", form=form, who="client")
+        told = await self.ask("authorization", "/token", form=form, who="client")
         if told is None:
             return None
         held = Held(told[1]["access_token"])
@@ -57,7 +57,7 @@ class People:
 
     async def introspect(self, held: Held) -> bool | None:
         """Ask the introspection service; None where it cannot tell."""
-        told = await self._ask("introspection", "/introspect", form={"token": held.text}, who="resource")
+        told = await self.ask("introspection", "/introspect", form={"token": held.text}, who="resource")
         return None if told is None else bool(told[1]["active"])
 
     async def revoke(self, held: Held, *, wait: bool = True) -> int | None:
@@ -83,11 +83,18 @@ class People:
         """Send an operator's order; None where the service says that it cannot now."""
         if not self._admin_token:
             form = {"grant_type": "client_credentials"}
-            told = await self._ask("authorization", "/token", form=form, who="admin")
+            told = await self.ask("authorization", "/token", form=form, who="admin")
             if told is None:
                 return None
             self._admin_token = told[1]["access_token"]
-        return await self._ask(name, path, json=body, headers={"Authorization": f"Bearer {self._admin_token}"})
+        return await self.ask(name, path, json=body, headers={"Authorization": f"Bearer {self._admin_token}"})
+
+    async def look(self, name: str, path: str) -> int:
+        """Look at something as an operator; return the status."""
+        headers = {"Authorization": f"Bearer {self._admin_token}"}
+        async with self._http.get(self.fleet.url(name) + path, headers=headers) as response:
+            await response.read()
+            return response.status
 
     async def state(self, sidecar: str) -> dict[str, Any]:
         """Return what a sidecar says of itself."""
@@ -114,9 +121,10 @@ class People:
         """Name the sidecars that run."""
         return [name for name in self.fleet.processes if name.startswith("sidecar")]
 
-    async def _ask(
+    async def ask(
         self, name: str, path: str, *, who: str = "", headers: Mapping[str, str] | None = None, **body: Any
     ) -> tuple[int, Any] | None:
+        """Post a form or JSON as a client or with headers; None, and a note, where it is refused."""
         credentials = {"Authorization": encode_basic_auth(who, self.fleet.secret(who))} if who else {}
         if "form" in body:
             body["data"] = body.pop("form")

@@ -1,0 +1,168 @@
+"""The store's users as `keyturn init` makes them: each process does its work, and nothing else."""
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from keyturn.cli.provisioning import SERVICES
+from keyturn.contract.positions import Lane
+from keyturn.feed.redis import bell_channel, head_key, snapshot_key, stream_key
+from tests.faults.fleet import SIDECARS, Fleet
+from tests.faults.people import People, people_of
+from tests.waiting import eventually
+
+USERS = (*SERVICES, *SIDECARS)
+EVERYBODY, NOBODY = set(USERS), set[str]()
+KEYS, REVOCATIONS = {"keyservice", "worker"}, {"revocation"}
+WATCHERS, READERS = KEYS | REVOCATIONS, {"keyservice", "introspection", "revocation"}
+RECORD, SEALED, TRUST, JOBS = "keyturn:record:x", "keyturn:sealed-keys", "keyturn:trust", "arq:keyturn"
+
+# Each command, and who may give it.
+ALLOWED: list[tuple[str, set[str]]] = [
+    # The feed: everybody reads it, and a lane's own publishers write it.
+    *((f"hmget {head_key(lane)} position statement", EVERYBODY) for lane in Lane),
+    *((f"hget {snapshot_key(lane)} snapshot", EVERYBODY) for lane in Lane),
+    *((f"xrange {stream_key(lane, 1)} - +", EVERYBODY) for lane in Lane),
+    *((f"subscribe {bell_channel(lane)}", EVERYBODY) for lane in Lane),
+    (f"hset {head_key(Lane.KEYS)} position x", KEYS),
+    (f"hset {snapshot_key(Lane.KEYS)} snapshot x", KEYS),
+    (f"xadd {stream_key(Lane.KEYS, 1)} * event x", KEYS),
+    (f"publish {bell_channel(Lane.KEYS)} x", KEYS),
+    (f"evalsha {'0' * 40} 3 {head_key(Lane.KEYS)} {stream_key(Lane.KEYS, 1)} {SEALED}", KEYS),
+    (f"hset {head_key(Lane.REVOCATIONS)} position x", REVOCATIONS),
+    (f"hset {snapshot_key(Lane.REVOCATIONS)} snapshot x", REVOCATIONS),
+    (f"xadd {stream_key(Lane.REVOCATIONS, 1)} * event x", REVOCATIONS),
+    (f"publish {bell_channel(Lane.REVOCATIONS)} x", REVOCATIONS),
+    (f"evalsha {'0' * 40} 2 {head_key(Lane.REVOCATIONS)} {stream_key(Lane.REVOCATIONS, 1)}", REVOCATIONS),
+    # Nobody shortens or erases a lane.
+    *((f"{command} {head_key(lane)}", NOBODY) for command in ("del", "unlink", "persist") for lane in Lane),
+    *((f"{command} {snapshot_key(lane)}", NOBODY) for command in ("del", "unlink", "persist") for lane in Lane),
+    *((f"xtrim {stream_key(lane, 1)} maxlen 0", NOBODY) for lane in Lane),
+    *((f"xdel {stream_key(lane, 1)} 1-0", NOBODY) for lane in Lane),
+    *((f"set {head_key(lane)} x", NOBODY) for lane in Lane),
+    *((f"expire {stream_key(lane, 1)} 1", NOBODY) for lane in Lane),
+    # Trust and sealed keys.
+    (f"get {TRUST}", EVERYBODY),
+    (f"set {TRUST} x", {"keyservice"}),
+    (f"del {TRUST}", NOBODY),
+    (f"hgetall {SEALED}", KEYS),
+    (f"hget {SEALED} kid", KEYS),
+    (f"hset {SEALED} kid box", KEYS),
+    (f"hdel {SEALED} kid", KEYS),
+    (f"del {SEALED}", NOBODY),
+    # Records of opaque tokens.
+    (f"set {RECORD} x", {"authorization"}),
+    (f"get {RECORD}", READERS),
+    (f"del {RECORD}", REVOCATIONS),
+    # Presence: each verifier its own, and who waits for adoption reads all.
+    *((f"set keyturn:presence:{name} x", {name}) for name in SIDECARS),
+    *((f"publish keyturn:presence:{name} x", {name}) for name in SIDECARS),
+    *((f"mget keyturn:presence:{name}", WATCHERS) for name in SIDECARS),
+    *((f"del keyturn:presence:{name}", NOBODY) for name in SIDECARS),
+    ("psubscribe keyturn:presence:*", WATCHERS),
+    ("psubscribe *", NOBODY),
+    ("scan 0", WATCHERS),
+    # The worker's queue.
+    (f"zadd {JOBS} 0 job", {"worker"}),
+    (f"zrem {JOBS} job", {"worker"}),
+    ("set arq:result:job x", {"worker"}),
+    # What only an administrator does.
+    *((command, NOBODY) for command in (
+        "config set appendfsync no", "config rewrite", "flushall", "flushdb", "keys *", "eval return 0", "shutdown",
+        "debug sleep 0", "monitor", "acl list", "acl setuser x on", "client list", "client kill 127.0.0.1:1",
+        "client pause 1", "replicaof no one", "script flush", "function flush", "function stats", "swapdb 0 1",
+        "save", "bgrewriteaof", "cluster info", "module list", "slowlog get", "randomkey", "rename a b",
+        f"dump {SEALED}", f"restore {TRUST} 0 x", f"copy {SEALED} {RECORD}", f"object encoding {SEALED}",
+        "spublish a b", f"getdel {RECORD}", f"memory usage {RECORD}", "latency reset",
+    )),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def people(listed_fleet: Fleet) -> Any:
+    """Use the system."""
+    async with people_of(listed_fleet) as people:
+        yield people
+
+
+@pytest.mark.parametrize(("command", "allowed"), ALLOWED, ids=[command for command, _ in ALLOWED])
+async def test_a_command_is_for_those_who_need_it_and_nobody_else(
+    administrator: Redis, command: str, allowed: set[str]
+) -> None:
+    """Whoever takes over one process must find no way from its user of the store into another's work."""
+    words = _words(command)
+    may = {user for user in USERS if await administrator.acl_dryrun(user, *words) == b"OK"}
+    assert may == allowed
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_a_user_is_refused_for_real(listed_fleet: Fleet, user: str) -> None:
+    """What the server says that it would do is what it does."""
+    async with listed_fleet.redis(user) as redis:
+        assert await redis.get(TRUST)
+        for command in ("flushall", "keys *", "config set appendfsync no", f"del {head_key(Lane.KEYS)}"):
+            with pytest.raises(NoPermissionError):
+                await _give(redis, command)
+
+
+async def test_every_process_does_its_work_without_a_single_refusal(
+    listed_fleet: Fleet, administrator: Redis, people: People
+) -> None:
+    """One command too few and something fails in production on the day that it is first needed."""
+    await administrator.acl_log_reset()
+    for step in (_tokens, _keys, _restarts):
+        await step(people)
+    assert await administrator.acl_log() == []
+    assert "NoPermission" not in listed_fleet.last_words()
+
+
+async def _tokens(people: People) -> None:
+    """Issue, introspect and revoke, in each way that there is."""
+    for form in ("jwt", "opaque"):
+        asked = {"grant_type": "client_credentials", "token_format": form}
+        told = await people.ask("authorization", "/token", form=asked, who="client")
+        assert told is not None
+        token = {"token": told[1]["access_token"]}
+        assert await people.ask("introspection", "/introspect", form=token, who="resource")
+        assert await people.ask("revocation", "/revoke?wait=all", form=token, who="client")
+        told = await people.ask("introspection", "/introspect", form=token, who="resource")
+        assert told is not None
+        assert told[1] == {"active": False}
+    assert await people.revoke(await people.token()) == 200
+
+
+async def _keys(people: People) -> None:
+    """Rotate, revoke a key, and look at everything."""
+    held = await people.token()
+    assert await people.rotate() == 200
+    assert await people.order("keyservice", f"/keys/{held.kid}/revoke?wait=all", {})
+    for service, path in (
+        ("keyservice", "/keys"), ("keyservice", "/verifiers"), ("keyservice", "/feed/keys"),
+        ("keyservice", "/feed/revocations"), ("revocation", "/revocations/1"),
+    ):  # fmt: skip
+        assert await people.look(service, path) == 200
+
+
+async def _restarts(people: People) -> None:
+    """Begin again on a store that restarted, and has forgotten its scripts."""
+    fleet = people.fleet
+    await fleet.server.restart()
+    await eventually(people.well, within_seconds=15)
+    assert await people.revoke(await people.token()) == 200
+    assert await people.rotate() == 200
+    assert await fleet.end("worker") == 0
+    async with fleet.redis() as redis:
+        await redis.delete("arq:keyturn:health")
+        fleet.start("worker")
+        # It writes this once it has looked for jobs.
+        await eventually(lambda: redis.exists("arq:keyturn:health"), within_seconds=15, saying=fleet.last_words)
+
+
+async def _give(redis: Redis, command: str) -> object:
+    return await redis.execute_command(*_words(command))  # type: ignore[no-untyped-call]
+
+
+def _words(command: str) -> list[str]:
+    return ["eval", "return 0", "0"] if command.startswith("eval ") else command.split(" ")
