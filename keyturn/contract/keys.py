@@ -1,6 +1,6 @@
 """A signing key, the phase of its life that it is in, and the set of all keys of an issuer."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -105,6 +105,7 @@ class RotationRequested(_Change, frozen=True, tag="rotation_requested"):
     alg: str
     use: Use
     not_before: float | None = None  # Unix seconds; None means as soon as the barrier holds.
+    kid: str | None = None  # The published key that is to sign next; None means the one that was published first.
 
 
 KeyChange: TypeAlias = Published | Activated | Retired | Removed | Revoked | RotationRequested
@@ -117,6 +118,7 @@ class RotationRequest(msgspec.Struct, frozen=True, kw_only=True):
     use: Use
     at: float
     not_before: float | None = None
+    kid: str | None = None
 
 
 class KeySet:
@@ -149,14 +151,16 @@ class KeySet:
         return next(iter(self.of(alg, use, Phase.ACTIVE)), None)
 
     def standby(self, alg: str, use: Use) -> KeyRecord | None:
-        """Return the published key that signs next: the one that verifiers have held the longest."""
-        return next(iter(self.of(alg, use, Phase.PUBLISHED)), None)
+        """Return the published key that signs next: the one asked for by name, else the one held the longest."""
+        published, request = self.of(alg, use, Phase.PUBLISHED), self.requested(alg, use)
+        named = None if request is None else request.kid
+        return next((key for key in published if key.kid == named), published[0] if published else None)
 
     def requested(self, alg: str, use: Use) -> RotationRequest | None:
         """Return the open request for an algorithm and use."""
         return next((request for request in self.requests if (request.alg, request.use) == (alg, use)), None)
 
-    def after(self, changes: Iterable[KeyChange], *, at: float, place: tuple[int, int]) -> "KeySet":
+    def after(self, changes: Sequence[KeyChange], *, at: float, place: tuple[int, int]) -> "KeySet":
         """Return the set after the changes of one event, made at `at` (Unix seconds) and standing at `place`.
 
         Raises BrokenChain for a step that no key can take, such as activating one that is not published.
@@ -178,18 +182,29 @@ class KeySet:
                     if key is None:
                         raise BrokenChain(f"a change to key {change.kid}, which was never published")
                     records[change.kid] = _step(key, change, at)
-                    if isinstance(change, Activated):
-                        requests = [one for one in requests if (one.alg, one.use) != (key.alg, key.use)]
-        return KeySet(_without_long_gone(records), requests)
+        changed = [records[change.kid] for change in changes if not isinstance(change, RotationRequested | Published)]
+        open_still = [one for one in requests if not any(_settles(key, one) for key in changed)]
+        return KeySet(_without_long_gone(records), open_still)
 
 
 def _asked(requests: list[RotationRequest], change: RotationRequested, at: float) -> list[RotationRequest]:
-    """Return the open requests after one more: there is one for each algorithm and use, the earliest."""
-    new = RotationRequest(alg=change.alg, use=change.use, at=at, not_before=change.not_before)
+    """Return the open requests after one more: there is one for each algorithm and use.
+
+    It stands for the earliest moment that anybody asked for, and for the last key that was named.
+    """
+    new = RotationRequest(alg=change.alg, use=change.use, at=at, not_before=change.not_before, kid=change.kid)
     held = next((one for one in requests if (one.alg, one.use) == (new.alg, new.use)), None)
-    if held is not None and (held.not_before or 0) <= (new.not_before or 0):
-        return requests
-    return [*(one for one in requests if one is not held), new]
+    if held is not None:
+        earlier = held if (held.not_before or 0) <= (new.not_before or 0) else new
+        new = msgspec.structs.replace(earlier, kid=new.kid or held.kid)
+    return requests if new == held else [*(one for one in requests if one is not held), new]
+
+
+def _settles(key: KeyRecord, request: RotationRequest) -> bool:
+    """Say whether a key, as an event left it, ends a request: it signs now, or it was named and never will."""
+    if (key.alg, key.use) != (request.alg, request.use):
+        return False
+    return key.kid == request.kid or (key.phase is Phase.ACTIVE and request.kid is None)
 
 
 def _without_long_gone(records: Mapping[str, KeyRecord]) -> list[KeyRecord]:

@@ -41,6 +41,31 @@ def test_requests_are_kept_once_until_an_activation_answers_them() -> None:
     assert KeySet(twice, twice.requests).requested("ES256", Use.ACCESS) is not None
 
 
+def test_a_request_may_name_its_key_and_waits_for_that_one() -> None:
+    """An imported key signs next although others were published before; an emergency meanwhile takes one of those."""
+    published = [k.Published(kid=kid, alg="ES256", jwk={}, use=Use.ACCESS, token_seconds=1) for kid in ("a", "b", "c")]
+    asked = k.RotationRequested(alg="ES256", use=Use.ACCESS, kid="c")
+    keys = KeySet().after([*published, asked], at=START, place=(1, 1))
+    assert keys.standby("ES256", Use.ACCESS) == keys.get("c")
+    again = keys.after([k.RotationRequested(alg="ES256", use=Use.ACCESS)], at=START, place=(1, 2))
+    assert again.requests == keys.requests, "an order that names no key displaces one that does"
+    assert keys.after([k.Activated(kid="a", **AGAIN)], at=START, place=(1, 2)).requests == keys.requests
+    for end in (k.Activated(kid="c", **AGAIN), k.Removed(kid="c"), k.Revoked(kid="c")):
+        ended = keys.after([end], at=START, place=(1, 2))
+        assert ended.requests == ()
+        assert ended.standby("ES256", Use.ACCESS) == keys.get("a")
+
+
+def test_a_key_that_only_verifies_answers_no_request() -> None:
+    """An imported key passes through `active` within one event; nobody asked for that."""
+    asked = k.RotationRequested(alg="ES256", use=Use.ACCESS)
+    foreign = k.Published(kid="x", alg="ES256", jwk={}, use=Use.ACCESS, token_seconds=1)
+    through: list[k.KeyChange] = [foreign, k.Activated(kid="x", **AGAIN), k.Retired(kid="x")]
+    keys = KeySet().after([asked], at=START, place=(1, 1)).after(through, at=START, place=(1, 2))
+    assert keys.requested("ES256", Use.ACCESS) is not None
+    assert [key.phase for key in keys] == [Phase.RETIRING]
+
+
 def test_long_removed_keys_are_forgotten_and_nothing_else_is() -> None:
     """A set that only grew would slow every reader down; tombstones, and what still verifies, stay."""
     keys, at = KeySet(), 0.0
