@@ -7,6 +7,7 @@ from pathlib import Path
 from aiohttp import web
 
 from keyservice.parts import RotationParts
+from keyservice.readings import export_rotation
 from keyservice.routes import KeyRoutes
 from keyservice.settings import KeyserviceSettings
 from keyservice.signer import Signer
@@ -41,6 +42,7 @@ class KeyService:
             self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policy, parts.clock
         )
         self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
+        export_rotation(parts.metrics, self._rotation, parts.replica, parts.clock)
         self._woken = asyncio.Event()
         self._trust = self._read_trust()
         parts.follower.on_change.append(self._woken.set)

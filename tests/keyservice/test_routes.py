@@ -196,6 +196,21 @@ async def test_a_wrong_order_is_named_and_changes_nothing(
     assert desk.parts.replica.place(Lane.KEYS) == before
 
 
+async def test_metrics_tell_phases_what_waits_and_the_lease(desk: Desk) -> None:
+    """What an alarm needs: a rotation that hangs, a signer about to stop, a set without standbys."""
+    await desk.admin("POST", "/keys/rotate")
+    await desk.admin("POST", "/keys/rotate", {"at": desk.parts.clock.now() + 60})
+    async with desk.http.get("/metrics") as response:
+        text = await response.text()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    phases = {phase: float(lines[f'keyturn_keys{{alg="ES256",phase="{phase}"}}']) for phase in ("active", "published")}
+    assert phases == {"active": 1.0, "published": 2.0}
+    assert float(lines['keyturn_rotation_waiting_seconds{alg="ES256"}']) > 0
+    assert 0 < float(lines["keyturn_signer_lease_seconds"]) <= 5
+    assert float(lines["keyturn_presence_complete"]) == 1.0
+    assert float(lines['keyturn_live_verifiers{keys="lagging"}']) == 0.0
+
+
 async def test_nobody_but_an_operator_gets_in(desk: Desk) -> None:
     """Deny by default: no token, a token without the scope, and a JWT are all refused."""
     for path in ("/keys", "/verifiers", "/feed/keys"):
