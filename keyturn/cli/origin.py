@@ -1,7 +1,6 @@
 """One HTTP origin as the command line asks it: an issuer or a sidecar, each failure in one clear line."""
 
 import asyncio
-import ipaddress
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +15,7 @@ from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTime
 from keyturn.cli.answers import CannotTell, WrongUsage
 from keyturn.cli.environment import Credentials
 from keyturn.cli.tables import plain
+from keyturn.process.settings import is_loopback
 
 ANSWER_SECONDS = 15.0
 CONNECT_SECONDS = 3.0
@@ -113,7 +113,7 @@ async def origin(url: str) -> AsyncIterator[Origin]:
         return
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise WrongUsage(f"{plain(url)} is not an http or https URL")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise WrongUsage(f"{plain(url)} would carry tokens and secrets in the clear: use https")
     async with ClientSession(connector=TCPConnector(limit=8), timeout=timeout) as http:
         yield Origin(http, url.rstrip("/"), shown_as=plain(url))
@@ -165,12 +165,3 @@ def _json(raw: bytes) -> Any:
         return msgspec.json.decode(raw) if raw else None
     except msgspec.DecodeError:
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

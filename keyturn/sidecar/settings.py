@@ -1,6 +1,5 @@
 """`[sidecar]` and `[policy.NAME]`: where it listens, who it is, whom it answers, and what it asks of tokens."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Annotated, ClassVar
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
 from keyturn.process.pinned import statement_key
-from keyturn.process.settings import Section, Settings
+from keyturn.process.settings import Section, Settings, is_loopback
 from keyturn.process.values import Duration, Listen, Range, Secret
 from keyturn.sidecar.dialects import NGINX, Dialect
 from keyturn.verifier.policy import Policy
@@ -84,13 +83,3 @@ def read_policies(settings: Settings) -> Mapping[str, Policy]:
             audience=section.audience, scopes=section.scopes, name=name, max_staleness_seconds=section.max_staleness
         )
     return policies
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether only this machine reaches that address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
