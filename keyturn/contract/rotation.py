@@ -94,53 +94,6 @@ class RotationPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return self.lease_seconds + self.token_seconds + 2 * self.skew_seconds
 
 
-def violations(policy: RotationPolicy) -> list[str]:
-    """Name each rule that the policy breaks, with the numbers; empty if it can work."""
-    p, found = policy, []
-    needed = p.expired_seconds + p.skew_seconds
-    if p.distribution_seconds < needed:
-        found.append(
-            f"distribution {p.distribution_seconds:g} s < expired {p.expired_seconds:g} s + skew {p.skew_seconds:g} s:"
-            f" a verifier could still serve without the new key; set distribution to at least {needed:g} s"
-        )
-    if p.barrier is Barrier.REPORTS and p.cache_seconds > 0:
-        found.append(
-            f"barrier reports with cache {p.cache_seconds:g} s: who pulls the JWKS never reports;"
-            " set cache to 0, or barrier to both"
-        )
-    found += _period_violations(p)
-    if p.lease_seconds <= p.skew_seconds and p.skew_seconds > 0:
-        found.append(
-            f"lease {p.lease_seconds:g} s <= skew {p.skew_seconds:g} s: a signer would stop between two heartbeats"
-            " of a store whose clock is off; lengthen lease"
-        )
-    if p.standbys < 1:
-        found.append("standbys 0: an emergency would have no key that verifiers know; set at least 1")
-    if not p.algorithms or len(set(p.algorithms)) != len(p.algorithms):
-        found.append("algorithms is empty or names one twice")
-    for name in ("token_seconds", "lease_seconds", "expired_seconds"):
-        if getattr(p, name) <= 0:
-            found.append(f"{name.removesuffix('_seconds')} must be more than 0 s")
-    for name in ("skew_seconds", "cache_seconds", "deadline_seconds"):
-        if getattr(p, name) < 0:
-            found.append(f"{name.removesuffix('_seconds')} must not be less than 0 s")
-    return found
-
-
-def _period_violations(p: RotationPolicy) -> Iterator[str]:
-    for alg in p.algorithms:
-        period = p.period_seconds(alg)
-        if p.barrier is not Barrier.REPORTS and period <= p.publication_seconds:
-            yield (
-                f"active {period:g} s ({alg}) <= distribution + cache + skew = {p.publication_seconds:g} s:"
-                " a successor could not be ready in time; lengthen active"
-            )
-        if period <= 0:
-            yield f"active ({alg}) must be more than 0 s"
-    if unused := sorted(p.active_by_algorithm.keys() - set(p.algorithms)):
-        yield f"active names {unused[0]}, which is not among the algorithms"
-
-
 class Adoption(msgspec.Struct, frozen=True):
     """What live verifiers have adopted of the keys lane: verifier → (epoch, sequence)."""
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.inequalities import violations
 from keyturn.contract.jwk import ALGORITHMS
-from keyturn.contract.rotation import AtDeadline, Barrier, RotationPolicy, Window, violations
+from keyturn.contract.rotation import AtDeadline, Barrier, RotationPolicy, Window
 from keyturn.process.settings import Section
 from keyturn.process.values import Duration, Range, Unfit, seconds
 from keyturn.verifier.freshness import Freshness

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from keyturn.contract import keys as k
+from keyturn.contract.inequalities import inequalities, violations
 from keyturn.contract.keys import Phase, Use
 from keyturn.contract.rotation import (
     WORKER_TICK_SECONDS,
@@ -15,7 +16,6 @@ from keyturn.contract.rotation import (
     due,
     emergency,
     jwks_max_age,
-    violations,
 )
 from tests.contract.rotating import ALL_ADOPTED, POLICY, Worker, changed
 
@@ -252,12 +252,14 @@ def test_keys_of_another_use_are_left_alone() -> None:
     [
         ({"distribution_seconds": 11.9}, r"distribution 11\.9 s < expired 10 s \+ skew 2 s.*at least 12 s"),
         ({"barrier": Barrier.REPORTS}, r"barrier reports with cache 3 s"),
-        ({"active_seconds": 17.0}, r"active 17 s \(ES256\) <= distribution \+ cache \+ skew = 17 s"),
-        ({"standbys": 0}, "standbys 0"), ({"algorithms": ()}, "algorithms is empty"),
-        ({"algorithms": ("ES256", "ES256")}, "names one twice"), ({"token_seconds": 0.0}, "token must be more"),
-        ({"lease_seconds": 0.0}, "lease must be"), ({"expired_seconds": 0.0}, "expired must be"),
-        ({"active_seconds": -1.0}, r"active \(ES256\) must be"), ({"skew_seconds": -1.0}, "skew must not"),
-        ({"cache_seconds": -1.0}, "cache must not"), ({"deadline_seconds": -1.0}, "deadline must not"),
+        ({"active_seconds": 17.0}, r"active 17 s \(ES256\) <= distribution 12 s \+ cache 3 s.*= 17 s"),
+        ({"standbys": 0}, "standbys 0"), ({"algorithms": ()}, "algorithms 0 < 1"),
+        ({"algorithms": ("ES256", "ES256")}, "algorithms 2 is not different ones 1"),
+        ({"token_seconds": 0.0}, "token 0 s <= 0"),
+        ({"lease_seconds": 0.0}, "lease 0 s <= 0"), ({"expired_seconds": 0.0}, "expired 0 s <= 0"),
+        ({"active_seconds": -1.0}, r"active \(ES256\) -1 s <= 0"), ({"skew_seconds": -1.0}, "skew -1 s < 0"),
+        ({"lease_seconds": 1.0}, "lease 1 s <= skew 2 s"), ({"active_by_algorithm": {"RS256": 9.0}}, "active_of RS256"),
+        ({"cache_seconds": -1.0}, "cache -1 s < 0"), ({"deadline_seconds": -1.0}, "deadline -1 s < 0"),
     ],
     ids=str,
 )  # fmt: skip
@@ -267,6 +269,15 @@ def test_a_policy_that_breaks_a_rule_is_told_which_with_the_numbers(change: dict
     assert violations(RotationPolicy()) == []
     found = violations(changed(POLICY, **change))
     assert any(re.search(named, one) for one in found), found
+
+
+def test_every_rule_with_numbers_is_stated_whether_it_holds_or_not() -> None:
+    """Who reads a policy sees how near each limit is, not only which one is broken."""
+    stated = inequalities(changed(POLICY, algorithms=("ES256", "RS256")))
+    assert {one.rule for one in stated} == {1, 2, 3, 4, 6}
+    assert "active 100 s (RS256) > distribution 12 s + cache 3 s + skew 2 s = 17 s" in [one.stated for one in stated]
+    broken = inequalities(changed(POLICY, distribution_seconds=1.0, lease_seconds=1.0, standbys=0))
+    assert [one.rule for one in broken if not one.holds] == [1, 3, 6]
 
 
 def test_the_jwks_is_cached_no_longer_than_agreed() -> None:
