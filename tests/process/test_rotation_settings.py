@@ -45,7 +45,7 @@ def test_every_setting_reaches_the_rules() -> None:
         ("distribution = 100", "distribution 100 s < expired 900 s \\+ skew 2 s"),
         ('barrier = "reports"', "barrier reports with cache 300 s"),
         ('active = "10m"', "active 600 s \\(ES256\\) <= distribution"),
-        ('active_of = ["EdDSA=1d"]', "EdDSA, which is not among"),
+        ('active_of = ["EdDSA=1d"]', "EdDSA is not one of the algorithms"),
         ("lease = 1", "lease 1 s <= skew 2 s"),
         ('algorithms = ["HS256"]', "HS256"),
         ('window = "someday"', "window"),
