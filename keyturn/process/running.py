@@ -195,6 +195,9 @@ async def keep_running(
                 raise
             failure = error  # It cancelled itself, as a library may: nobody told us to end.
         except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # It failed at cleaning up after it was told to end.
             failure = error
         failures = 1 if clock.boottime() - began >= healthy_after_seconds else failures + 1
         longest = min(longest_pause_seconds, first_pause_seconds * 2.0 ** min(failures - 1, 32))

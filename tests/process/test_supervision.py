@@ -124,3 +124,24 @@ async def test_the_end_of_the_block_ends_its_tasks() -> None:
         await eventually(lambda: starts == 2)
         assert supervisor.restarts == {"follower": 1}
     assert cleaned == 1
+
+
+async def test_a_task_that_fails_at_cleaning_up_still_ends_when_told_to() -> None:
+    """With the store gone a worker cannot say goodbye to it; starting again would keep the process from ending."""
+    working, runs = asyncio.Event(), 0
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        try:
+            working.set()
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("sesame")
+
+    keeping = asyncio.ensure_future(keep_running("worker", work, clock=ManualClock()))
+    await working.wait()
+    keeping.cancel()
+    await asyncio.wait({keeping}, timeout=1)
+    assert keeping.cancelled()
+    assert runs == 1
