@@ -123,7 +123,7 @@ class Reader:
         keyboard, screen = _pipe(self._shell.stdin), _pipe(self._shell.stdout)
         keyboard.write(f"{command}\n__status=$?; echo; echo '{_MARK}' $__status; (exit $__status)\n")
         keyboard.flush()
-        printed = []
+        printed: list[str] = []
         for line in screen:
             if line.startswith(_MARK):
                 return printed[:-1] if printed[-1:] == [""] else printed, int(line.split()[-1])
