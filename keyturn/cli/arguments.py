@@ -3,12 +3,14 @@
 import argparse
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from keyturn.cli.answers import WrongUsage
 
 LARGEST_TOKEN_INPUT = 64 * 1024
+_FARTHEST_MOMENT = 253_402_300_799.0  # The end of the year 9999.
 _LONGEST_WAIT_SECONDS = 8.0  # What the services allow.
 # What may be a token or a client secret in a message about wrong arguments.
 _SECRET_LIKE = re.compile(r"kt_[a-z]{2}_[^\s']*|[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}[^\s']*|[A-Za-z0-9_-]{40,}")
@@ -90,6 +92,25 @@ def waiting_query(args: argparse.Namespace) -> dict[str, str]:
             raise WrongUsage("--timeout goes with --wait all")
         return {}
     return {"wait": args.wait} | ({} if args.timeout is None else {"timeout": f"{args.timeout:g}"})
+
+
+def moment_of(text: str) -> float:
+    """Read a moment as an argument says it: Unix seconds, or ISO 8601 with a zone."""
+    try:
+        moment = float(text)
+        if not 0 <= moment <= _FARTHEST_MOMENT:  # Neither is a NaN.
+            raise argparse.ArgumentTypeError("is no moment that a calendar has")
+    except ValueError:
+        pass
+    else:
+        return moment
+    try:
+        written = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("is a moment: Unix seconds, or ISO 8601 with a zone") from error
+    if written.tzinfo is None:
+        raise argparse.ArgumentTypeError("needs a zone: write Z or +01:00 after it")
+    return written.timestamp()
 
 
 def _timeout(text: str) -> float:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "introspect": "checking",
     "revoke": "revoking",
     "keys": "keys",
+    "lint": "lint",
     "verifiers": "fleet",
     "status": "fleet",
 }

@@ -1,11 +1,17 @@
 """`keyturn revoke`: end a token as its client, or end what a selector names as an administrator."""
 
 import argparse
-from datetime import datetime
 from typing import Any
 
 from keyturn.cli.answers import ExitStatus, WrongUsage
-from keyturn.cli.arguments import add_token_source, common_options, read_token, waiting_options, waiting_query
+from keyturn.cli.arguments import (
+    add_token_source,
+    common_options,
+    moment_of,
+    read_token,
+    waiting_options,
+    waiting_query,
+)
 from keyturn.cli.environment import Role
 from keyturn.cli.origin import Answer, basic
 from keyturn.cli.receipts import ACCEPTED, show_receipt
@@ -33,7 +39,7 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
     for member, what in _NAMES.items():
         selector.add_argument(f"--{member.replace('_', '-')}", dest=member, metavar="ID", help=what)
     selector.add_argument(
-        "--before", type=_moment, metavar="MOMENT",
+        "--before", type=moment_of, metavar="MOMENT",
         help="only grants from before this moment (Unix seconds, or ISO 8601 with a zone; default: now)",
     )  # fmt: skip
     revoke.add_argument("--dry-run", action="store_true", help="say what it would revoke, and revoke nothing")
@@ -92,17 +98,3 @@ def _selector(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.before is not None:
         members["before"] = args.before
     return members or None
-
-
-def _moment(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError("is a moment: Unix seconds, or ISO 8601 with a zone") from error
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError("needs a zone: write Z or +01:00 after it")
-    return moment.timestamp()

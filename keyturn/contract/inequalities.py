@@ -45,14 +45,14 @@ def inequalities(policy: RotationPolicy) -> list[Inequality]:
 def _barrier(p: RotationPolicy) -> Iterator[Inequality]:
     needed = p.expired_seconds + p.skew_seconds
     yield Inequality(
-        rule=1, left=f"distribution {p.distribution_seconds:g} s", relation=">=",
-        right=f"expired {p.expired_seconds:g} s + skew {p.skew_seconds:g} s = {needed:g} s",
+        rule=1, left=f"distribution {p.distribution_seconds:.12g} s", relation=">=",
+        right=f"expired {p.expired_seconds:.12g} s + skew {p.skew_seconds:.12g} s = {needed:.12g} s",
         holds=p.distribution_seconds >= needed, why="a verifier could still serve without the new key",
-        mend=f"set distribution to at least {needed:g} s",
+        mend=f"set distribution to at least {needed:.12g} s",
     )  # fmt: skip
     if p.barrier is Barrier.REPORTS:
         yield Inequality(
-            rule=1, left=f"barrier reports with cache {p.cache_seconds:g} s", relation="=", right="0 s",
+            rule=1, left=f"barrier reports with cache {p.cache_seconds:.12g} s", relation="=", right="0 s",
             holds=p.cache_seconds <= 0, why="who pulls the JWKS never reports",
             mend="set cache to 0, or barrier to both",
         )  # fmt: skip
@@ -68,9 +68,9 @@ def _periods(p: RotationPolicy) -> Iterator[Inequality]:
         if p.barrier is Barrier.REPORTS:
             continue
         yield Inequality(
-            rule=1, left=f"active {period:g} s ({alg})", relation=">",
-            right=f"distribution {p.distribution_seconds:g} s + cache {p.cache_seconds:g} s + skew {p.skew_seconds:g} s"
-            f" = {p.publication_seconds:g} s",
+            rule=1, left=f"active {period:.12g} s ({alg})", relation=">",
+            right=f"distribution {p.distribution_seconds:.12g} s + cache {p.cache_seconds:.12g} s"
+            f" + skew {p.skew_seconds:.12g} s = {p.publication_seconds:.12g} s",
             holds=period > p.publication_seconds, why="a successor could not be ready in time", mend="lengthen active",
         )  # fmt: skip
     named = len(p.algorithms)
@@ -93,8 +93,8 @@ def _limits(p: RotationPolicy) -> Iterator[Inequality]:
     yield _more_than_nothing("token", p.token_seconds, rule=2)
     needed = p.token_seconds + 2 * p.skew_seconds
     yield Inequality(
-        rule=2, left=f"removal after {p.aftermath_seconds:g} s", relation=">=",
-        right=f"token {p.token_seconds:g} s + 2 skew {p.skew_seconds:g} s = {needed:g} s",
+        rule=2, left=f"removal after {p.aftermath_seconds:.12g} s", relation=">=",
+        right=f"token {p.token_seconds:.12g} s + 2 skew {p.skew_seconds:.12g} s = {needed:.12g} s",
         holds=p.aftermath_seconds >= needed, why="a key would go while its tokens live", mend="lengthen lease",
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def _limits(p: RotationPolicy) -> Iterator[Inequality]:
 def _lease(p: RotationPolicy) -> Iterator[Inequality]:
     yield _more_than_nothing("lease", p.lease_seconds, rule=3)
     yield Inequality(
-        rule=3, left=f"lease {p.lease_seconds:g} s", relation=">", right=f"skew {p.skew_seconds:g} s",
+        rule=3, left=f"lease {p.lease_seconds:.12g} s", relation=">", right=f"skew {p.skew_seconds:.12g} s",
         holds=p.lease_seconds > p.skew_seconds or p.skew_seconds <= 0,
         why="a signer would stop between two heartbeats of a store whose clock is off", mend="lengthen lease",
     )  # fmt: skip
@@ -112,7 +112,7 @@ def _cache(p: RotationPolicy) -> Iterator[Inequality]:
     age, unpublished = jwks_max_age(p), p.publication_seconds - p.skew_seconds
     yield Inequality(
         rule=4, left=f"JWKS max-age {age} s", relation="<=",
-        right=f"cache {p.cache_seconds:g} s, and distribution + cache {unpublished:g} s",
+        right=f"cache {p.cache_seconds:.12g} s, and distribution + cache {unpublished:.12g} s",
         holds=age <= max(0.0, min(p.cache_seconds, unpublished)), why="a pulled set could lack a key that signs",
         mend="lengthen distribution",
     )  # fmt: skip
@@ -127,13 +127,13 @@ def _standbys(p: RotationPolicy) -> Iterator[Inequality]:
 
 def _more_than_nothing(name: str, value: float, *, rule: int) -> Inequality:
     return Inequality(
-        rule=rule, left=f"{name} {value:g} s", relation=">", right="0 s", holds=value > 0,
+        rule=rule, left=f"{name} {value:.12g} s", relation=">", right="0 s", holds=value > 0,
         why="no time at all cannot work", mend="lengthen it",
     )  # fmt: skip
 
 
 def _not_negative(name: str, value: float) -> Inequality:
     return Inequality(
-        rule=1, left=f"{name} {value:g} s", relation=">=", right="0 s", holds=value >= 0,
+        rule=1, left=f"{name} {value:.12g} s", relation=">=", right="0 s", holds=value >= 0,
         why="there is no such time", mend="set 0 or more",
     )  # fmt: skip

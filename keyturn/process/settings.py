@@ -140,10 +140,13 @@ class Settings:
             return cls({}, variables, beside=Path.cwd())
         return cls(_parse(file), variables, beside=file.absolute().parent)
 
-    def section(self, shape: type[SectionType]) -> SectionType:
-        """Return one section, with defaults for what is not set; raises ConfigurationError."""
+    def section(self, shape: type[SectionType], *, whole: bool = True) -> SectionType:
+        """Return one section, with defaults for what is not set; raises ConfigurationError.
+
+        Unless the shape is the `whole` section, settings that it does not know are somebody else's.
+        """
         table = self._table(self._tables, shape.SECTION, name=shape.SECTION)
-        return self._fill(shape, shape.SECTION, table)
+        return self._fill(shape, shape.SECTION, table, whole=whole)
 
     def named_sections(self, shape: type[SectionType]) -> dict[str, SectionType]:
         """Return the tables below a section by their names, such as `default` for `[policy.default]`.
@@ -168,11 +171,13 @@ class Settings:
             raise ConfigurationError(f"{key} is not a section", setting=name, mend=f"write [{name}] above its settings")
         return table
 
-    def _fill(self, shape: type[SectionType], name: str, table: Mapping[str, Any]) -> SectionType:
+    def _fill(
+        self, shape: type[SectionType], name: str, table: Mapping[str, Any], *, whole: bool = True
+    ) -> SectionType:
         known = _known(shape)
         variables = self._variables_of(name)
         for setting in (*table, *variables):
-            if setting not in known:
+            if whole and setting not in known:
                 raise _unknown(name, setting, known)
         filled: dict[str, object] = {}
         for setting, (field, annotation) in known.items():
