@@ -16,6 +16,7 @@ from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustEr
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
+from keyturn.process.belonging import require_ours
 from keyturn.process.pinned import read_root
 from keyturn.process.settings import Settings, TrustSettings
 from serving.application import make_application
@@ -71,7 +72,7 @@ class KeyService:
     async def _begin(self) -> None:
         """Put the trust document in the store, and the lane's genesis if the lane never began and we may."""
         feed, replica = self._parts.feed, self._parts.replica
-        await feed.keep_trust(self._trust.compact)
+        await self._keep_trust()
         if replica.adopt_trust(self._trust):
             self._parts.log.info("trust_adopted", version=self._trust.version)
         if await feed.top(Lane.KEYS) is None:
@@ -85,6 +86,13 @@ class KeyService:
             if await bootstrap(feed, genesis, self._trust, Lane.KEYS):
                 self._rotation.watch.lane_began()
         await self._parts.follower.ready(Lane.KEYS)
+
+    async def _keep_trust(self) -> None:
+        """Put the document in the store, unless a newer one is there; raises ConfigurationError for a stranger's."""
+        feed, pinned = self._parts.feed, self._parts.pinned
+        held = await feed.trust()
+        if held is None or pinned is None or require_ours(held, pinned).version < self._trust.version:
+            await feed.keep_trust(self._trust.compact)
 
     async def _tend(self) -> None:
         """After each change and each second: open the keys that may sign, and see to orders that wait for reports."""

@@ -93,6 +93,7 @@ class RevocationService:
             return False
         try:
             if await bootstrap(parts.feed, self._genesis, parts.replica.trust, Lane.REVOCATIONS):
+                self._watch.lane_began()
                 parts.log.info(BEGUN, lane=Lane.REVOCATIONS.value)
             await parts.follower.catch_up()
         except FeedUnavailable as error:

@@ -12,6 +12,7 @@ from keyturn.clock import Clock
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.feed.redis import RedisFeed
+from keyturn.process.belonging import Pinned, until_ours
 from keyturn.process.following import connect_as, noting, unready
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import logger
@@ -37,11 +38,18 @@ class Parts:
     log: FilteringBoundLogger
     metrics: Metrics
     skew_seconds: float
+    pinned: Pinned | None = None
     _waiting: dict[asyncio.Future[None], Mapping[Lane, tuple[int, int]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Hear each step of the replica, for those who wait for a position."""
         self.follower.on_change.append(self._wake)
+
+    async def check_trust(self) -> None:
+        """Wait until cancelled; raises ConfigurationError if the store's trust document is not for this process."""
+        if self.pinned is not None:
+            await until_ours(self.feed, self.pinned, self.clock)
+        await asyncio.Event().wait()
 
     @property
     def issuer(self) -> str:
@@ -133,10 +141,10 @@ async def open_parts(
         redis = connect_as(stack, store, user)
         feed = RedisFeed(redis, pubsub=connect_as(stack, store, user, subscribing=True))
         replica = Replica(issuer=issuer.url, freshness=fresh.freshness())
-        follower = Follower(
-            feed, replica, clock, root=read_root(trust.root), allow_dev=trust.allow_dev, note=noting(log)
-        )
+        pinned = Pinned(issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev)
+        follower = Follower(feed, replica, clock, root=pinned.root, allow_dev=pinned.allow_dev, note=noting(log))
         yield Parts(
             clock=clock, redis=redis, feed=feed, replica=replica, follower=follower, log=log,
             metrics=Metrics(process=user) if metrics is None else metrics, skew_seconds=fresh.skew,
+            pinned=pinned,
         )  # fmt: skip

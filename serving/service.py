@@ -58,6 +58,7 @@ async def serve(
     async with Supervisor(clock=clock or parts[0].clock) as supervisor:
         for index, one in enumerate(dict.fromkeys(parts)):
             supervisor.keep_running(f"follower-{index}", one.follower.run)
+            supervisor.keep_running(f"trust-{index}", one.check_trust)
         for service in services:
             supervisor.keep_running(service.name, service.run)
         async with listening(app, listen, setting=setting) as address:

@@ -7,11 +7,10 @@ from typing import Protocol
 
 import uvloop
 
-from keyturn import entropy
 from keyturn.clock import Clock, SystemClock
-from keyturn.contract.errors import FeedUnavailable
 from keyturn.feed.log import Feed, PresenceBoard
 from keyturn.feed.redis import RedisFeed
+from keyturn.process.belonging import until_ours
 from keyturn.process.following import connect_as, noting
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import STARTED, configure_logging, logger
@@ -27,7 +26,7 @@ from keyturn.process.settings import (
     from_arguments,
 )
 from keyturn.process.values import Listen
-from keyturn.sidecar.charge import Charge, require_ours
+from keyturn.sidecar.charge import Charge, require_known
 from keyturn.sidecar.description import Description
 from keyturn.sidecar.gate import Gate
 from keyturn.sidecar.health import Health
@@ -42,8 +41,6 @@ from keyturn.verifier.follower import Follower
 from keyturn.verifier.replica import Replica
 from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verifier import TokenVerifier
-
-_LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Store(Feed, PresenceBoard, Protocol):
@@ -127,22 +124,12 @@ class Sidecar:
         return Routes(exact, prefixes)
 
     async def _check_trust(self) -> None:
-        """Look once at the store's trust document; raises ConfigurationError if it is not for us.
+        """Raise ConfigurationError if the store's trust document is not for us; one that is in force is waited for."""
 
-        Who pinned another root, or is no verifier of this issuer, would otherwise wait for good. A store that
-        cannot be reached yet, or has no document yet, is waited for.
-        """
-        while True:
-            try:
-                compact = await self._store.trust()
-            except FeedUnavailable as error:
-                self._trouble = str(error)
-            else:
-                self._trouble = None
-                if compact is not None:
-                    require_ours(compact, self._charge)
-                    return
-            await self._clock.sleep(entropy.jitter(_LONGEST_PAUSE_SECONDS / 4, _LONGEST_PAUSE_SECONDS))
+        def note(trouble: str | None) -> None:
+            self._trouble = trouble
+
+        require_known(await until_ours(self._store, self._charge.pinned, self._clock, trouble=note), self._charge)
 
 
 async def serve_sidecar(
