@@ -9,6 +9,7 @@ from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position
 
 BATCH = 256  # Events in one read of a stream.
+MOST_AHEAD_SECONDS = 5.0  # A stored head that is later by this than a new one was never honest, or its clock was not.
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,10 @@ class Feed(Protocol):
         ...
 
     async def beat(self, head: SignedHead) -> bool:
-        """Store and ring a head if the lane stands at its position and the stored statement is older."""
+        """Store and ring a head if the lane stands at its position and the stored statement is older.
+
+        One that is dated 5 s later or more, or not at all, counts as older: it must not silence the publisher.
+        """
         ...
 
     async def confirm(self, lane: Lane, position: Position) -> bool:
@@ -75,6 +79,10 @@ class Feed(Protocol):
 
     async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
+        ...
+
+    async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
+        """Forget the events of an epoch up to a sequence; who still needs them loads a snapshot."""
         ...
 
     async def top(self, lane: Lane) -> Top | None:

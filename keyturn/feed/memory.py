@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from keyturn.contract.errors import FeedUnavailable, PositionTaken
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position
-from keyturn.feed.log import BATCH, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.feed.log import BATCH, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 _QUEUE = 1024  # Unread words of one subscriber; one more and it is cut off, as a real server does.
 _T = TypeVar("_T")
@@ -22,6 +22,7 @@ class _Chain:
     at: float
     snapshot: SignedSnapshot
     events: dict[int, list[bytes]] = field(default_factory=dict)
+    trimmed: dict[int, int] = field(default_factory=dict)  # How many events of an epoch were forgotten.
 
 
 class _Subscription(Generic[_T]):
@@ -85,7 +86,9 @@ class MemoryFeed:
         """Store and ring a head if the lane stands at its position and the stored statement is older."""
         self._reach()
         chain = self._chains.get(head.head.lane)
-        if chain is None or chain.position != str(head.position) or chain.at >= head.head.at:
+        if chain is None or chain.position != str(head.position):
+            return False
+        if head.head.at <= chain.at < head.head.at + MOST_AHEAD_SECONDS:
             return False
         chain.statement, chain.at = head.compact, head.head.at
         self._ring(Rung(head.head.lane, head.compact))
@@ -121,6 +124,16 @@ class MemoryFeed:
         chain.snapshot = snapshot
         return True
 
+    async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
+        """Forget the events of an epoch up to a sequence."""
+        self._reach()
+        chain = self._chains.get(lane)
+        if chain is not None:
+            count = min(up_to - chain.trimmed.get(epoch, 0), len(chain.events.get(epoch, [])))
+            if count > 0:
+                del chain.events[epoch][:count]
+                chain.trimmed[epoch] = chain.trimmed.get(epoch, 0) + count
+
     async def top(self, lane: Lane) -> Top | None:
         """Return the newest place."""
         self._reach()
@@ -131,7 +144,10 @@ class MemoryFeed:
         """Return up to 256 events of an epoch after a sequence."""
         self._reach()
         chain = self._chains.get(lane)
-        return [] if chain is None else chain.events.get(epoch, [])[after : after + BATCH]
+        if chain is None:
+            return []
+        start = max(0, after - chain.trimmed.get(epoch, 0))
+        return chain.events.get(epoch, [])[start : start + BATCH]
 
     async def snapshot(self, lane: Lane) -> bytes | None:
         """Return the newest stored snapshot."""

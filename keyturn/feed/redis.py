@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError, RedisError
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
-from keyturn.feed.log import BATCH, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.feed.log import BATCH, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 PREFIX = "keyturn:"
 TRUST_KEY = PREFIX + "trust"
@@ -21,6 +21,7 @@ PRESENCE = PREFIX + "presence:"
 # Positions and moments are compared as strings: Lua numbers are doubles, and 2^53 + 1 equals 2^53 there.
 _APPEND = """
 if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+if KEYS[3] then redis.call('HGET', KEYS[3], '') end -- Fails here, with nothing done, if it is no hash.
 redis.call('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
 redis.call('HSET', KEYS[1], 'position', ARGV[4], 'statement', ARGV[3], 'at', ARGV[5])
 local erased = tonumber(ARGV[7])
@@ -30,8 +31,8 @@ redis.call('PUBLISH', ARGV[6], ARGV[3])
 return 1
 """
 _BEAT = """
-local held = redis.call('HMGET', KEYS[1], 'position', 'at')
-if held[1] ~= ARGV[1] or held[2] >= ARGV[2] then return 0 end
+local held = redis.call('HMGET', KEYS[1], 'position', 'at'); local at = held[2] or ''
+if held[1] ~= ARGV[1] or (#at == #ARGV[2] and at >= ARGV[2] and at < ARGV[5]) then return 0 end
 redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2])
 redis.call('PUBLISH', ARGV[4], ARGV[3])
 return 1
@@ -117,7 +118,8 @@ class RedisFeed:
     async def beat(self, head: SignedHead) -> bool:
         """Store and ring a head if the lane stands at its position and the stored statement is older."""
         lane = head.head.lane
-        arguments = (str(head.position), _moment(head.head.at), head.compact, bell_channel(lane))
+        at, ceiling = _moment(head.head.at), _moment(head.head.at + MOST_AHEAD_SECONDS)
+        arguments = (str(head.position), at, head.compact, bell_channel(lane), ceiling)
         return bool(await self._script(_BEAT, [head_key(lane)], *arguments))
 
     async def confirm(self, lane: Lane, position: Position) -> bool:
@@ -128,8 +130,7 @@ class RedisFeed:
         """Begin an epoch if the lane stands at `after` (None: if nothing is there)."""
         lane, expected = snapshot.snapshot.lane, "" if after is None else str(after)
         arguments = (expected, str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
-        keys = [head_key(lane), snapshot_key(lane)]
-        return bool(await self._script(_OPEN, keys, *arguments, bell_channel(lane)))
+        return bool(await self._script(_OPEN, [head_key(lane), snapshot_key(lane)], *arguments, bell_channel(lane)))
 
     async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
@@ -143,6 +144,11 @@ class RedisFeed:
         if stored.epoch != snapshot.position.epoch or stored.sequence >= snapshot.position.sequence:
             return False
         return bool(await self._script(_KEEP, [key], str(stored), str(snapshot.position), snapshot.compact))
+
+    async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
+        """Forget the events of an epoch up to a sequence."""
+        with _reaching():
+            await self._redis.xtrim(stream_key(lane, epoch), minid=f"{up_to + 1}-0", approximate=False)
 
     async def top(self, lane: Lane) -> Top | None:
         """Return the newest place."""
