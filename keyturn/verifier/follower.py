@@ -18,6 +18,7 @@ from keyturn.contract.positions import Lane, parse_position
 from keyturn.contract.trust import open_trust
 from keyturn.feed.log import Doorbell, Feed, Listening, Rung, Top
 from keyturn.verifier.replica import Admission, Replica
+from keyturn.verifier.sparing import Sparing
 
 SILENCE_SECONDS = 2.0  # Two heartbeats: after that the head is read.
 CATCH_UP_EVERY_SECONDS = 0.1
@@ -50,7 +51,8 @@ class Follower:
         self.replica = replica
         self.on_change: list[Callable[[], None]] = []
         self.refused = 0  # Statements that nobody with the right role made.
-        self._feed, self._clock, self._root, self._allow_dev, self._note = feed, clock, root, allow_dev, note
+        self._feed, self._clock, self._root, self._allow_dev = feed, clock, root, allow_dev
+        self._note = Sparing(note, clock)
         self._ready = {lane: asyncio.Event() for lane in Lane}
         self._next_flight: asyncio.Task[None] | None = None
         self._flying = asyncio.Lock()
