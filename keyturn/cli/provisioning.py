@@ -30,7 +30,7 @@ _FOLLOWING = (
     "%R~keyturn:keys:* %R~keyturn:revocations:* %R~keyturn:trust &keyturn:keys:bell &keyturn:revocations:bell"
 )
 # SCAN shows names, not values; a record's name is a keyed hash.
-_WATCHING = "+info +scan +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &keyturn:presence:*)"
+_WATCHING = "+info +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &keyturn:presence:*)"
 _READING_RECORDS = "(+get %R~keyturn:record:*)"
 _PUBLISHING_KEYS = (
     "+script|load +config|get (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
@@ -38,7 +38,7 @@ _PUBLISHING_KEYS = (
 )
 _PUBLISHING_REVOCATIONS = (
     "+script|load +config|get (+publish &keyturn:revocations:bell) "
-    "(+evalsha +hget +hmget +hset +hincrby +xadd ~keyturn:revocations:*)"
+    "(+evalsha +hget +hmget +hset +hincrby +xadd +xtrim ~keyturn:revocations:*)"
 )
 _RUNNING_JOBS = (
     "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
@@ -46,7 +46,8 @@ _RUNNING_JOBS = (
 )
 USERS = {
     "authorization": f"{_FOLLOWING} (+set %W~keyturn:record:*)",
-    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+set %W~keyturn:trust)",
+    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} "
+    "(+set %W~keyturn:trust) (+xtrim %W~keyturn:keys:*)",
     "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
     "revocation": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*)",
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyturn.clock import Clock
 from keyturn.contract.errors import FeedUnavailable, TrustError
@@ -13,6 +13,7 @@ from keyturn.contract.trust import IdentityKind, Trust
 from keyturn.feed.log import Listening, PresenceBoard
 
 _POLL_SECONDS = 1.0
+_LOOKED_WITHIN_SECONDS = 3 * _POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Seen:
 
     report: Report
     boottime: float
+    compact: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class PresenceWatch:
 
     `live_seconds` is E + S: a verifier that said no goodbye counts for so long after its last report. The set
     counts as complete once it was watched that long on one server run; with `durable` (one server that loses no
-    acknowledged write and never fails over) it is complete as soon as it was read.
+    acknowledged write and never fails over) it is complete as soon as it was read. Either way the board must have
+    been read within the last 3 s: who was cut off or stopped himself would take everybody else for dead.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class PresenceWatch:
         self._seen: dict[str, Seen] = {}
         self._run: str | None = None
         self._watching_since: float | None = None
+        self._looked_at = float("-inf")
         self._began_here = False
         self._changed = asyncio.Condition()
         self._moments: dict[tuple[str, Lane], list[tuple[tuple[int, int], float]]] = {}
@@ -68,7 +72,9 @@ class PresenceWatch:
                             case (verifier, report):
                                 self._take(verifier, report)
                             case Listening() | None:
-                                await self._read_all()
+                                await self.look()
+                        if self._clock.boottime() - self._looked_at >= _POLL_SECONDS:
+                            await self.look()
                         async with self._changed:
                             self._changed.notify_all()
             except FeedUnavailable:
@@ -89,10 +95,10 @@ class PresenceWatch:
     @property
     def complete(self) -> bool:
         """Say whether no live verifier can be missing from the set."""
-        since = self._watching_since
-        if since is None:
+        since, now = self._watching_since, self._clock.boottime()
+        if since is None or now - self._looked_at > _LOOKED_WITHIN_SECONDS:
             return False
-        return self._durable or self._began_here or self._clock.boottime() - since >= self._live_seconds
+        return self._durable or self._began_here or now - since >= self._live_seconds
 
     def adopters(self, lane: Lane, place: tuple[int, int]) -> Adopters:
         """Sort the live verifiers into those that hold a place of a lane and those that lag."""
@@ -127,7 +133,9 @@ class PresenceWatch:
         """Return every live verifier's newest report, by name."""
         return [seen for _, seen in sorted(self._live().items())]
 
-    async def _read_all(self) -> None:
+    async def look(self) -> None:
+        """Read every report, now. Raises FeedUnavailable."""
+        asked = self._clock.boottime()
         identities = self._trust().document.identities
         known = [name for name, one in identities.items() if one.kind is IdentityKind.VERIFIER]
         run = await self._board.server_run()
@@ -137,12 +145,14 @@ class PresenceWatch:
         if self._watching_since is None or (run != self._run and not self._durable):
             self._began_here = self._began_here and self._run is None
             self._watching_since = self._clock.boottime()
-        self._run = run
+        self._run, self._looked_at = run, asked
         for verifier, report in reports.items():
             self._take(verifier, report)
 
     def _take(self, verifier: str, compact: bytes) -> None:
         held = self._seen.get(verifier)
+        if held is not None and held.compact == compact:
+            return  # The board still shows what the bell brought.
         try:
             report = open_report(compact, verifier, self._trust().identity(verifier, IdentityKind.VERIFIER))
         except TrustError:
@@ -154,7 +164,7 @@ class PresenceWatch:
             return
         if self._clock.now() - report.at >= self._live_seconds:
             return  # A replay from long ago, or a verifier that has been dead for longer than it could serve.
-        self._seen[verifier] = Seen(report, now)
+        self._seen[verifier] = Seen(report, now, compact)
         for lane in Lane:
             moments = self._moments.setdefault((verifier, lane), [])
             place = _place(report, lane)

@@ -1,7 +1,7 @@
 """Signs and appends events to one lane, beats its heart, and keeps its snapshot."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from keyturn import entropy
 from keyturn.clock import Clock
@@ -28,6 +28,16 @@ from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
 
 HEARTBEAT_SECONDS = 1.0
 SNAPSHOT_EVERY_EVENTS = 512
+TRIM_AFTER_SECONDS = 600.0
+MOST_KEPT = 4096  # Snapshots of the last ten minutes that are remembered; more often than that, none is needed.
+
+
+class _Kept(NamedTuple):
+    """A snapshot that was stored, and when (boot-time seconds)."""
+
+    epoch: int
+    sequence: int
+    boottime: float
 
 
 class PublishedState(Protocol):
@@ -53,6 +63,7 @@ class Publisher:
         self.lane = lane
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._snapshot_at = (0, 0)
+        self._kept: list[_Kept] = []
         self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
 
     async def append(
@@ -118,7 +129,21 @@ class Publisher:
             return False
         kept = await self._feed.keep_snapshot(sign_snapshot(self._key, self._state(position)))
         self._snapshot_at = position.place
+        if kept:
+            await self._trim(position)
         return kept
+
+    async def _trim(self, newest: Position) -> None:
+        """Forget events behind a snapshot that is ten minutes old and was followed by another.
+
+        Whoever is behind by less still finds its events; everybody else loads the newest snapshot.
+        """
+        now = self._clock.boottime()
+        kept = [one for one in self._kept if one.epoch == newest.epoch]
+        old = [one for one in kept if now - one.boottime >= TRIM_AFTER_SECONDS]
+        self._kept = [*(kept[len(old) - 1 :] if old else kept), _Kept(newest.epoch, newest.sequence, now)][-MOST_KEPT:]
+        if old:
+            await self._feed.trim(self.lane, epoch=newest.epoch, up_to=old[-1].sequence)
 
     async def run(self, catch_up: Callable[[], Any]) -> None:
         """Beat until cancelled; where the store stands elsewhere, catch up."""

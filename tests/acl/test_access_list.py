@@ -36,10 +36,11 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"xadd {stream_key(Lane.REVOCATIONS, 1)} * event x", REVOCATIONS),
     (f"publish {bell_channel(Lane.REVOCATIONS)} x", REVOCATIONS),
     (f"evalsha {'0' * 40} 2 {head_key(Lane.REVOCATIONS)} {stream_key(Lane.REVOCATIONS, 1)}", REVOCATIONS),
-    # Nobody shortens or erases a lane.
+    # Each lane's heartbeat holder trims behind an old snapshot; nobody erases a lane.
+    (f"xtrim {stream_key(Lane.KEYS, 1)} minid 2-0", {"keyservice"}),
+    (f"xtrim {stream_key(Lane.REVOCATIONS, 1)} minid 2-0", REVOCATIONS),
     *((f"{command} {head_key(lane)}", NOBODY) for command in ("del", "unlink", "persist") for lane in Lane),
     *((f"{command} {snapshot_key(lane)}", NOBODY) for command in ("del", "unlink", "persist") for lane in Lane),
-    *((f"xtrim {stream_key(lane, 1)} maxlen 0", NOBODY) for lane in Lane),
     *((f"xdel {stream_key(lane, 1)} 1-0", NOBODY) for lane in Lane),
     *((f"set {head_key(lane)} x", NOBODY) for lane in Lane),
     *((f"expire {stream_key(lane, 1)} 1", NOBODY) for lane in Lane),
@@ -63,7 +64,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     *((f"del keyturn:presence:{name}", NOBODY) for name in SIDECARS),
     ("psubscribe keyturn:presence:*", WATCHERS),
     ("psubscribe *", NOBODY),
-    ("scan 0", WATCHERS),
+    ("scan 0", NOBODY),
     # The worker's queue.
     (f"zadd {JOBS} 0 job", {"worker"}),
     (f"zrem {JOBS} job", {"worker"}),

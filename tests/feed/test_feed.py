@@ -283,3 +283,22 @@ async def test_subscriptions_that_ended_give_their_connections_back(world: World
         async with world.feed.listen() as bell:
             assert await bell.next(5) == Listening()
             kept.append(bell)  # Not left to the garbage collector.
+
+
+async def test_trimming_forgets_up_to_a_place_and_readers_go_on_behind_it(world: World) -> None:
+    """Streams must not grow for ever; whoever is too far behind sees a gap, and loads a snapshot."""
+    position, written = await standing(world, Lane.REVOCATIONS), []
+    for _ in range(6):
+        event = next_event(world, position, Lane.REVOCATIONS)
+        await world.feed.append(event, after=position)
+        written.append(event.compact)
+        position = event.position
+    for up_to in (2, 2, 4, 3):
+        await world.feed.trim(Lane.REVOCATIONS, epoch=1, up_to=up_to)
+    assert await world.feed.events(Lane.REVOCATIONS, epoch=1, after=0) == written[4:]
+    assert await world.feed.events(Lane.REVOCATIONS, epoch=1, after=5) == written[5:]
+    await world.feed.trim(Lane.REVOCATIONS, epoch=1, up_to=100)
+    assert await world.feed.events(Lane.REVOCATIONS, epoch=1, after=0) == []
+    following = next_event(world, position, Lane.REVOCATIONS)
+    await world.feed.append(following, after=position)
+    assert await world.feed.events(Lane.REVOCATIONS, epoch=1, after=6) == [following.compact]

@@ -48,7 +48,7 @@ class Board:
         """Sign a report, leave it on the board, and let the watch look."""
         compact = sign_report(by or self.identities[report.verifier], report)
         await self.feed.report(under or report.verifier, compact, ttl_seconds=LIVE_SECONDS)
-        await self.watch._read_all()
+        await self.watch.look()
         return compact
 
     def live(self) -> list[str]:
@@ -88,7 +88,7 @@ async def test_forged_reports_are_not_believed(board: Board) -> None:
     await board.post(board.report("sidecar-9"), by=new_statement_key())
     await board.post(board.report("sidecar-2"), under="sidecar-1")
     await board.feed.report("sidecar-1", b"\xff.\xff.\xff", ttl_seconds=1)
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.live() == []
     assert board.trust.identity("worker", IdentityKind.VERIFIER) == {}
 
@@ -98,12 +98,12 @@ async def test_an_older_report_does_not_replace_a_newer_one(board: Board) -> Non
     old = await board.post(board.report(keys=(1, 4)))
     await board.post(board.report(keys=(1, 6)))
     await board.feed.report("sidecar-1", old, ttl_seconds=1)
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.watch.adoption().live == {"sidecar-1": (1, 6)}
     await board.post(board.report(goodbye=True))
     assert board.live() == []
     await board.feed.report("sidecar-1", old, ttl_seconds=1)
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.live() == []
 
 
@@ -129,10 +129,10 @@ async def test_without_a_goodbye_a_verifier_counts_until_it_cannot_serve_any_mor
     """E + S after its last report: until then it may still accept what it should not."""
     await board.post(board.report())
     board.clock.advance(LIVE_SECONDS - 0.1)
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.live() == ["sidecar-1"]
     board.clock.advance(0.2)
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.live() == []
 
 
@@ -141,7 +141,7 @@ async def test_reading_the_same_report_again_does_not_prolong_a_life(board: Boar
     await board.post(board.report())
     for _ in range(5):
         board.clock.advance(LIVE_SECONDS / 4)
-        await board.watch._read_all()
+        await board.watch.look()
     assert board.live() == []
 
 
@@ -155,19 +155,19 @@ async def test_a_report_from_long_ago_makes_nobody_live(board: Board) -> None:
 async def test_the_set_is_complete_only_after_it_was_watched_on_one_run(board: Board) -> None:
     """A verifier reports once a second, but its word may have been lost with the server."""
     assert not board.watch.complete
-    await board.watch._read_all()
+    await board.watch.look()
     assert not board.watch.complete
     board.clock.advance(LIVE_SECONDS - 0.1)
-    await board.watch._read_all()
+    await board.watch.look()
     assert not board.watch.complete
     board.clock.advance(0.1)
     assert board.watch.complete
     assert board.watch.adoption().complete
     board.feed.run = "run-2"
-    await board.watch._read_all()
+    await board.watch.look()
     assert not board.watch.complete
     board.clock.advance(LIVE_SECONDS)
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.watch.complete
 
 
@@ -175,10 +175,10 @@ async def test_on_a_durable_server_the_set_is_complete_once_it_was_read() -> Non
     """One server that loses nothing it acknowledged: what is not there is not live."""
     board = Board(durable=True)
     assert not board.watch.complete
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.watch.complete
     board.feed.run = "run-2"
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.watch.complete
 
 
@@ -186,10 +186,10 @@ async def test_who_began_the_lane_knows_that_nobody_was_there_before(board: Boar
     """For the run on which it began, and no longer."""
     board.watch.lane_began()
     assert not board.watch.complete
-    await board.watch._read_all()
+    await board.watch.look()
     assert board.watch.complete
     board.feed.run = "run-2"
-    await board.watch._read_all()
+    await board.watch.look()
     assert not board.watch.complete
 
 

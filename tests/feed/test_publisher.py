@@ -188,3 +188,33 @@ async def test_a_running_publisher_beats_each_second_and_catches_up_where_it_was
 
     await eventually(beats)
     task.cancel()
+
+
+async def test_a_stream_is_trimmed_behind_an_old_snapshot_and_nobody_loses_anything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that only grew would fill the store; one that was cut too early would strand those who lag a little."""
+    monkeypatch.setattr(publishing, "SNAPSHOT_EVERY_EVENTS", 3)
+    member, behind = await world.caught_up(), await world.caught_up()
+    publisher, clock = world.publisher(REVOCATIONS, member), world.clock
+    assert isinstance(clock, ManualClock)
+
+    async def left() -> int:
+        return len(await world.feed.events(REVOCATIONS, epoch=1, after=0))
+
+    for number in range(12):
+        await publisher.append([world.entry(SelectorKind.JTI, f"t{number}")])
+        await publisher.keep_snapshot()
+        clock.advance(60)
+        await publisher.beat()
+    assert await left() == 12, "snapshots of 3, 6, 9 and 12 minutes: none is ten minutes old and followed by another"
+    for number in range(12, 18):
+        await publisher.append([world.entry(SelectorKind.JTI, f"t{number}")])
+        await publisher.keep_snapshot()
+        clock.advance(60)
+        await publisher.beat()
+    assert 0 < await left() < 18
+    for late in (behind, await world.caught_up()):
+        await late.follower.catch_up()
+        assert late.replica.position(REVOCATIONS) == member.replica.position(REVOCATIONS)
+        assert len(late.replica.indexes[0]) == 18
