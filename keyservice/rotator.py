@@ -10,8 +10,8 @@ from keyturn.clock import Clock
 from keyturn.contract.errors import PositionTaken
 from keyturn.contract.events import SignedEvent
 from keyturn.contract.jwk import public_jwk, thumbprint
-from keyturn.contract.keys import KeyChange, Published, RotationRequested
-from keyturn.contract.rotation import RotationPolicy, Transition, activation_of_new, due, emergency
+from keyturn.contract.keys import Activated, KeyChange, KeySet, Published, RotationRequested
+from keyturn.contract.rotation import Barrier, RotationPolicy, Transition, activation_of_new, due, emergency
 from keyturn.feed.log import Beside
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
@@ -69,8 +69,7 @@ class Rotator:
         count = 0
         async with self._order:
             for _ in range(_MOST_RACES):
-                keys, now = self._follower.replica.keys, self._clock.now()
-                transition = due(keys, self.policy, self._watch.adoption(), now)
+                _, transition = await self._decide()
                 if transition is None:
                     break
                 try:
@@ -104,17 +103,32 @@ class Rotator:
 
     async def _request(self, alg: str, order: Order) -> SignedEvent | None:
         """Ask for a rotation in the feed, or carry it out in one event where the rules allow it now."""
-        keys, now = self._follower.replica.keys, self._clock.now()
-        place = self._follower.replica.place(self._publisher.lane)
         asked = RotationRequested(alg=alg, use=self.policy.use, not_before=order.not_before)
-        wanted = keys.after([asked], at=now, place=place)
-        transition = due(wanted, self.policy, self._watch.adoption(), now)
+        wanted, transition = await self._decide(asked)
+        keys = self._follower.replica.keys
         if transition is not None and transition.activates(keys, alg):
             return await self._carry_out(transition, order)
         if wanted.requests == keys.requests:
             return None  # It was asked for already, for this moment or an earlier one.
         # Verifiers report at once, since the barrier waits for their word.
         return await self._publisher.append([asked], report=True, event_id=order.event_id)
+
+    async def _decide(self, *asked: RotationRequested) -> tuple[KeySet, Transition | None]:
+        """Return the keys with what is asked for, and what is due.
+
+        What lets a key sign because verifiers hold it is decided on reports that were read just now: one that began
+        since the last look has reported before it read the lane, so it is seen, or has read all that we have.
+        """
+        looked = self.policy.barrier is Barrier.TIME
+        while True:
+            replica, now = self._follower.replica, self._clock.now()
+            keys = replica.keys.after(asked, at=now, place=replica.place(self._publisher.lane))
+            transition = due(keys, self.policy, self._watch.adoption(), now)
+            waited = transition is not None and any(isinstance(one, Activated) for one in transition.changes)
+            if looked or not waited:
+                return keys, transition
+            await self._watch.look()
+            looked = True
 
     async def revoke(self, kid: str, order: Order) -> Outcome:
         """Reject a key by name and let a standby sign, as one event that waits for nobody; idempotent.

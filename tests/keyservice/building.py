@@ -63,7 +63,7 @@ async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: boo
         durable=complete,
     )  # fmt: skip
     if complete:
-        await watch._read_all()
+        await watch.look()
     keyring = Keyring(KeySealer(FileWrapper(kek_file())), feed, member.replica)
     rotator = Rotator(
         publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock

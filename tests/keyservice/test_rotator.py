@@ -89,7 +89,7 @@ async def test_a_rotation_waits_for_a_live_verifier_that_has_not_reported_the_st
     assert active_kid(one) == old
     assert await one.rotator.tick() == 0
     await report(world, one.member.replica.place(Lane.KEYS), 2)
-    await one.watch._read_all()
+    await one.watch.look()
     assert await one.rotator.tick() == 1
     assert active_kid(one) == outcome.kid != old
 
@@ -213,7 +213,7 @@ async def test_an_algorithm_that_is_added_later_does_not_sign_before_verifiers_h
     assert keys.active("EdDSA", Use.ACCESS) is None
     assert len(keys.of("EdDSA", Use.ACCESS, Phase.PUBLISHED)) == 2
     await report(world, both.member.replica.place(Lane.KEYS), 2)
-    await both.watch._read_all()
+    await both.watch.look()
     await both.rotator.tick()
     assert both.member.replica.keys.active("EdDSA", Use.ACCESS) is not None
 
