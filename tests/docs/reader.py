@@ -91,11 +91,23 @@ class Reader:
             if shown.command.startswith("make "):
                 self._make(shown)
                 continue
-            printed, status = self._type(shown.command)
+            printed, status = self.type(shown.command)
             assert status == 0 or asks_status, f"{shown.command}\nended with {status}:\n" + "\n".join(printed)
             if shown.command == "echo $?":
                 assert printed == shown.output
             compare(shown, printed)
+
+    def type(self, command: str) -> tuple[list[str], int]:
+        """Type a command; return what it printed and its exit status."""
+        keyboard, screen = _pipe(self._shell.stdin), _pipe(self._shell.stdout)
+        keyboard.write(f"{command}\n__status=$?; echo; echo '{_MARK}' $__status; (exit $__status)\n")
+        keyboard.flush()
+        printed: list[str] = []
+        for line in screen:
+            if line.startswith(_MARK):
+                return printed[:-1] if printed[-1:] == [""] else printed, int(line.split()[-1])
+            printed.append(line.rstrip("\n"))
+        raise AssertionError(f"the shell ended at: {command}")
 
     def finish(self) -> None:
         """See the demo to its end, and end what `make up` began, by Ctrl-C."""
@@ -118,17 +130,6 @@ class Reader:
         assert target == "up"
         self._up = child
         compare(shown, [_pipe(child.stdout).readline()])
-
-    def _type(self, command: str) -> tuple[list[str], int]:
-        keyboard, screen = _pipe(self._shell.stdin), _pipe(self._shell.stdout)
-        keyboard.write(f"{command}\n__status=$?; echo; echo '{_MARK}' $__status; (exit $__status)\n")
-        keyboard.flush()
-        printed: list[str] = []
-        for line in screen:
-            if line.startswith(_MARK):
-                return printed[:-1] if printed[-1:] == [""] else printed, int(line.split()[-1])
-            printed.append(line.rstrip("\n"))
-        raise AssertionError(f"the shell ended at: {command}")
 
     def _start(self, command: list[str], *, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         with (self._clone.directory / "errors.log").open("a") as log:

@@ -11,18 +11,13 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import aiohttp
-
 from keyturn.cli.answers import ExitStatus
 from keyturn.cli.arguments import Parser
 from keyturn.cli.main import _COMMANDS
-from keyturn.clock import SystemClock
 from keyturn.process.settings import Section
 from keyturn.process.values import Secret, without_none
-from stack.composition import running
-from stack.plan import Orders
-from stack.ports import free_port
-from tests.docs.pages import ROOT, code_words
+from tests.docs.pages import ROOT, Shown, code_words
+from tests.docs.reader import reading
 
 REFERENCE = ROOT / "docs/reference"
 PROGRAMS = ("keyturn", "serving", "authorization", "keyservice", "introspection", "revocation", "worker")
@@ -42,7 +37,8 @@ def sections() -> dict[str, type[Section]]:
     """Return every section of settings by its name."""
     for module in modules():
         importlib.import_module(module)
-    return {shape.SECTION: shape for shape in Section.__subclasses__() if shape.__module__.startswith(PROGRAMS)}
+    ours = (shape for shape in Section.__subclasses__() if shape.__module__.startswith(PROGRAMS))
+    return {shape.SECTION: shape for shape in ours if not shape.__name__.startswith("_")}  # Those are partial views.
 
 
 def rows(text: str) -> list[list[str]]:
@@ -95,18 +91,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / length:g} {unit}"
 
 
-async def asked(directory: Path, path: str) -> list[str]:
-    """Run a stack, and return what issuer and sidecar answer to a path."""
-    orders = Orders(directory, port=free_port(), sidecar_port=free_port())
-    async with running(orders, SystemClock()), aiohttp.ClientSession() as session:
-        answers = [await session.get(f"{origin}{path}") for origin in (orders.issuer, *orders.sidecar_urls)]
-        return [await answer.text() for answer in answers]
+def asked(directory: Path, path: str) -> list[str]:
+    """Run a system as a reader does, and return what issuer and sidecar answer to a path."""
+    with reading(directory) as reader:
+        reader.read(
+            [Shown("make up", ["ready issuer http://127.0.0.1:# sidecars http://127.0.0.1:# env /…/.keyturn/dev.env"])]
+        )
+        answers = ["\n".join(reader.type(f"curl -s http://127.0.0.1:{port}{path}")[0]) for port in (8400, 8410)]
+        reader.finish()
+    return answers
 
 
-async def test_every_route_is_described(tmp_path: Path) -> None:
+def test_every_route_is_described(tmp_path: Path) -> None:
     """What is served and not described is found by attackers alone."""
     offered = {"POST /sign"}  # On the signing socket, which describes nothing.
-    for text in await asked(tmp_path, "/openapi.json"):
+    for text in asked(tmp_path, "/openapi.json"):
         for path, operations in json.loads(text)["paths"].items():
             shown = re.sub(r"^/nginx/.*", "/nginx/{policy}", path)
             offered |= {f"{method.upper()} {shown}" for method in operations}
@@ -114,10 +113,10 @@ async def test_every_route_is_described(tmp_path: Path) -> None:
     assert described == offered
 
 
-async def test_every_metric_is_described_with_its_type(tmp_path: Path) -> None:
+def test_every_metric_is_described_with_its_type(tmp_path: Path) -> None:
     """Dashboards and alarms are written by this page."""
     shown: dict[str, str] = {}
-    for text in await asked(tmp_path, "/metrics"):
+    for text in asked(tmp_path, "/metrics"):
         found = re.findall(r"^# TYPE (keyturn_\w+) (\w+)$", text, re.MULTILINE)
         shown |= {name: kind for name, kind in found if not name.endswith("_created")}
     assert {row[0]: row[1] for row in rows((REFERENCE / "metrics.md").read_text()) if len(row) == 4} == shown
