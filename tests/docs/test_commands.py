@@ -7,40 +7,42 @@ import pytest
 from tests.docs.pages import ROOT, Shown, blocks, commands, pages
 from tests.docs.reader import compare, reading
 
-PAGES = ("README.md", "docs/tutorial/first-rotation.md")
-# Pages that begin where `make up` has been run, and the files that a reader is told to save.
-SMALLER_PAGES = {
+TUTORIAL = "docs/tutorial/first-rotation.md"
+# Pages that begin where the README's `make up` runs, and the files that a reader is told to save.
+AFTER_THE_README = {
     "docs/how-to/protect-an-api-behind-nginx.md": None,
     "docs/how-to/check-tokens-in-python.md": "check.py",
     "docs/how-to/rotate-by-hand.md": None,
     "docs/how-to/revoke-by-selector.md": None,
     "docs/runbooks/trust-document-expires.md": "renew.py",
 }
-UP = next(shown for shown in commands(ROOT / "README.md") if shown.command == "make up")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_can_be_followed_word_by_word(page: str, tmp_path: Path) -> None:
+def test_the_readme_and_the_pages_after_it_can_be_followed_word_by_word(tmp_path: Path) -> None:
     """What a newcomer types first must work; `make` is taken at what it runs after its set-up."""
     with reading(tmp_path) as reader:
-        reader.read(commands(ROOT / page))
-        reader.finish()
-
-
-def test_the_smaller_pages_can_be_followed_too(tmp_path: Path) -> None:
-    """One system serves all of them, since none minds what the others did."""
-    with reading(tmp_path) as reader:
-        reader.read([UP])
-        for page, saved_as in SMALLER_PAGES.items():
+        reader.read(commands(ROOT / "README.md"))
+        for page, saved_as in AFTER_THE_README.items():
             for script in blocks(ROOT / page, "python"):
                 (tmp_path / (saved_as or "unnamed")).write_text(script)
             reader.read(commands(ROOT / page))
         reader.finish()
 
 
+def test_the_tutorial_can_be_followed_word_by_word(tmp_path: Path) -> None:
+    """It begins with a system of its own."""
+    with reading(tmp_path) as reader:
+        reader.read(commands(ROOT / TUTORIAL))
+        reader.finish()
+
+
 def test_every_page_with_commands_is_read() -> None:
     """A page that nobody types is not known to work."""
-    assert {str(page.relative_to(ROOT)) for page in pages() if commands(page)} == {*PAGES, *SMALLER_PAGES}
+    assert {str(page.relative_to(ROOT)) for page in pages() if commands(page)} == {
+        "README.md",
+        TUTORIAL,
+        *AFTER_THE_README,
+    }
 
 
 def test_another_answer_than_the_page_shows_is_noticed() -> None:

@@ -8,15 +8,16 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
-from pathlib import Path
 from typing import Any, get_type_hints
+
+import pytest
 
 from keyturn.cli.answers import ExitStatus
 from keyturn.cli.arguments import Parser
 from keyturn.cli.main import _COMMANDS
 from keyturn.process.settings import Section
 from keyturn.process.values import Secret, without_none
-from tests.docs.pages import ROOT, Shown, code_words
+from tests.docs.pages import ROOT, code_words, commands
 from tests.docs.reader import reading
 
 REFERENCE = ROOT / "docs/reference"
@@ -91,21 +92,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / length:g} {unit}"
 
 
-def asked(directory: Path, path: str) -> list[str]:
-    """Run a system as a reader does, and return what issuer and sidecar answer to a path."""
-    with reading(directory) as reader:
-        reader.read(
-            [Shown("make up", ["ready issuer http://127.0.0.1:# sidecars http://127.0.0.1:# env /…/.keyturn/dev.env"])]
-        )
-        answers = ["\n".join(reader.type(f"curl -s http://127.0.0.1:{port}{path}")[0]) for port in (8400, 8410)]
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Return what issuer and sidecar of a running system answer to a path."""
+    with reading(tmp_path_factory.mktemp("clone")) as reader:
+        reader.read([shown for shown in commands(ROOT / "README.md") if shown.command == "make up"])
+        told = {
+            path: ["\n".join(reader.type(f"curl -s http://127.0.0.1:{port}{path}")[0]) for port in (8400, 8410)]
+            for path in ("/openapi.json", "/metrics")
+        }
         reader.finish()
-    return answers
+    return told
 
 
-def test_every_route_is_described(tmp_path: Path) -> None:
+def test_every_route_is_described(answers: dict[str, list[str]]) -> None:
     """What is served and not described is found by attackers alone."""
     offered = {"POST /sign"}  # On the signing socket, which describes nothing.
-    for text in asked(tmp_path, "/openapi.json"):
+    for text in answers["/openapi.json"]:
         for path, operations in json.loads(text)["paths"].items():
             shown = re.sub(r"^/nginx/.*", "/nginx/{policy}", path)
             offered |= {f"{method.upper()} {shown}" for method in operations}
@@ -113,16 +116,16 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     assert described == offered
 
 
-def test_every_metric_is_described_with_its_type(tmp_path: Path) -> None:
+def test_every_metric_is_described_with_its_type(answers: dict[str, list[str]]) -> None:
     """Dashboards and alarms are written by this page."""
     shown: dict[str, str] = {}
-    for text in asked(tmp_path, "/metrics"):
+    for text in answers["/metrics"]:
         found = re.findall(r"^# TYPE (keyturn_\w+) (\w+)$", text, re.MULTILINE)
         shown |= {name: kind for name, kind in found if not name.endswith("_created")}
     assert {row[0]: row[1] for row in rows((REFERENCE / "metrics.md").read_text()) if len(row) == 4} == shown
 
 
-def commands() -> dict[str, set[str]]:
+def offered_commands() -> dict[str, set[str]]:
     """Return every command and its options."""
     groups = Parser(prog="keyturn").add_subparsers()
     for module in dict.fromkeys(_COMMANDS.values()):
@@ -142,7 +145,7 @@ def leaves(name: str, group: "argparse._SubParsersAction[Any]") -> Iterator[tupl
 
 def test_every_command_and_option_is_described() -> None:
     """The page and `--help` say the same."""
-    text, known = (REFERENCE / "cli.md").read_text(), commands()
+    text, known = (REFERENCE / "cli.md").read_text(), offered_commands()
     assert {row[0] for row in rows(text) if row[0].startswith("keyturn ")} == known.keys()
     offered = {option for options in known.values() for option in options} - {"-h", "--help"}
     assert set(re.findall(r"--[a-z][a-z-]*", " ".join(code_words(text)))) - {"--help"} == offered
@@ -162,6 +165,8 @@ def events() -> Iterator[str]:
         for call in ast.walk(tree):
             if not isinstance(call, ast.Call) or not call.args or name_of(call.func) not in _NOTING:
                 continue
+            if isinstance(call.func, ast.Attribute) and name_of(call.func.value).endswith("redis"):
+                continue  # INFO, a command of the store's.
             first = call.args[0]
             event = first.value if isinstance(first, ast.Constant) else constants.get(name_of(first))
             if isinstance(event, str) and re.fullmatch(r"[a-z_]+", event):
