@@ -29,7 +29,6 @@ _FOLLOWING = (
     "-@all +ping +hello +auth +client|setinfo +client|setname +hget +hmget +xrange +get +subscribe +unsubscribe "
     "%R~keyturn:keys:* %R~keyturn:revocations:* %R~keyturn:trust &keyturn:keys:bell &keyturn:revocations:bell"
 )
-# SCAN shows names, not values; a record's name is a keyed hash.
 _WATCHING = "+info +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &keyturn:presence:*)"
 _READING_RECORDS = "(+get %R~keyturn:record:*)"
 _PUBLISHING_KEYS = (

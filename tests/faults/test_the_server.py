@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.faults.fleet import EXPIRED_SECONDS, STALE_SECONDS
+from tests.faults.fleet import EXPIRED_SECONDS, LEASE_SECONDS, STALE_SECONDS
 from tests.faults.people import People
 from tests.faults.recorder import CLOCK
 from tests.waiting import eventually
@@ -39,8 +39,10 @@ async def test_a_frozen_server_makes_services_say_that_they_cannot_tell(people: 
     """Never an inactive that is not sure, a 200 for a revocation that is not durable, or a token without a lease."""
     server, live = people.fleet.server, await people.token()
     server.freeze()
+    frozen = CLOCK.boottime()
     try:
         await eventually(lambda: people.are("stale"), within_seconds=STALE_SECONDS + 2)
+        await eventually(lambda: CLOCK.boottime() > frozen + LEASE_SECONDS)
         told = await asyncio.gather(people.introspect(live), people.sign_in(), people.revoke(live), people.rotate())
     finally:
         server.thaw()

@@ -9,10 +9,11 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, encode_basic_auth
 
 from keyturn.process.values import Secret
+from stack.plan import FEWEST_IDENTITIES
 from stack.ports import free_port
 from stack.server import EmbeddedServer
 from tests.process.alive import is_there
-from tests.stack.upping import Place, children_of, command_line, end, refused, stack, up
+from tests.stack.upping import Place, children_of, command_line, end, free_neighbours, refused, stack, up
 from tests.waiting import eventually
 
 NAMES = [
@@ -123,8 +124,10 @@ async def test_a_directory_that_was_made_for_another_issuer_is_refused(tmp_path:
     other = Place(place.directory, free_port(), place.sidecar_port)
     said = await refused(*other.arguments())
     assert f"was made for issuer http://127.0.0.1:{place.port} (--port: " in said
-    said = await refused(*place.arguments("--sidecars", "30"))
-    assert "has no identity for sidecar-30 (--sidecars: " in said
+    many = FEWEST_IDENTITIES + 1
+    more = Place(place.directory, place.port, free_neighbours(many))
+    said = await refused(*more.arguments("--sidecars", str(many)))
+    assert f"has no identity for sidecar-{many} (--sidecars: " in said
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,15 @@ from stack.ports import free_port, is_taken
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS, END_SECONDS = 40, 15
+HIGHEST_PORT = 65_535
 
 
-def free_neighbours() -> int:
-    """Return the first of two free ports in a row."""
-    while is_taken((port := free_port()) + 1):
-        pass
-    return port
+def free_neighbours(count: int = 2) -> int:
+    """Return the first of so many free ports in a row."""
+    while True:
+        port = free_port()
+        if port + count <= HIGHEST_PORT and not any(is_taken(port + index) for index in range(1, count)):
+            return port
 
 
 @dataclass
