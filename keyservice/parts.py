@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from keyservice.importing import Importer
 from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
@@ -21,13 +22,14 @@ from serving.parts import Parts
 
 @dataclass(frozen=True, slots=True)
 class RotationParts:
-    """The keys lane's publisher, the watch over verifiers, the opened keys and the rotator over all of them."""
+    """The keys lane's publisher, the watch over verifiers, the opened keys, and who acts on all of them."""
 
     policy: RotationPolicy
     publisher: Publisher
     watch: PresenceWatch
     keyring: Keyring
     rotator: Rotator
+    importer: Importer
 
     @classmethod
     def make(cls, settings: Settings, parts: Parts) -> Self:
@@ -51,7 +53,11 @@ class RotationParts:
             publisher=publisher, follower=parts.follower, watch=watch, keyring=keyring, policy=policy,
             clock=parts.clock, note=parts.log.info,
         )  # fmt: skip
-        return cls(policy, publisher, watch, keyring, rotator)
+        importer = Importer(
+            publisher=publisher, follower=parts.follower, keyring=keyring, policy=policy, clock=parts.clock,
+            note=parts.log.info,
+        )  # fmt: skip
+        return cls(policy, publisher, watch, keyring, rotator, importer)
 
 
 def trust_of(parts: Parts) -> Callable[[], Trust]:

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
+from keyservice.importing import Import, read_import
 from keyservice.orders import exposure, read_emergency, read_rotation
 from keyservice.parts import RotationParts
 from keyservice.rotator import Outcome
@@ -40,6 +42,7 @@ class KeyRoutes:
             ("POST", "/keys/rotate", self.rotate, "Let the next key sign"),
             ("POST", "/keys/{kid}/revoke", self.revoke, "Reject a key by name"),
             ("POST", "/keys/reseal", self.reseal, "Seal every private key by the newest key-encryption key"),
+            ("POST", "/keys/import", self.import_keys, "Bring keys of another issuer"),
             ("GET", "/verifiers", self.verifiers, "Every live verifier and its positions"),
             ("GET", "/feed/{lane}", self.feed, "The signed events of a lane"),
         )
@@ -63,7 +66,9 @@ class KeyRoutes:
     async def keys(self, request: web.Request) -> web.Response:
         """List every key and where it stands."""
         await require_admin(request, self._records, self._parts)
-        return json_answer({"keys": [_shown(key) for key in self._parts.replica.keys]})
+        keys = self._parts.replica.keys
+        open_orders = [msgspec.to_builtins(request) for request in keys.requests]
+        return json_answer({"keys": [_shown(key) for key in keys], "requests": open_orders})
 
     async def rotate(self, request: web.Request) -> web.Response:
         """Let the next key sign, now or at a moment to come."""
@@ -86,6 +91,17 @@ class KeyRoutes:
         except KeyError:
             raise NotFound("no key has that kid; GET /keys lists them") from None
         return await self._receipt(outcome, wait, asked, revoked=self._parts.replica.keys.get(kid))
+
+    async def import_keys(self, request: web.Request) -> web.Response:
+        """Bring keys of another issuer, to verify what they signed or to sign next; asking again is fine."""
+        await require_admin(request, self._records, self._parts)
+        asked, wait = self._parts.clock.boottime(), read_wait(request)
+        wanted = read_import(await read_json(request), self._rotation.policy)
+        outcome = await self._rotation.importer.bring(wanted)
+        if not outcome.active:
+            seconds = wait.timeout_seconds if wait.asked else ACTIVATION_SECONDS
+            outcome = await self._activation(outcome, seconds)
+        return await self._receipt(outcome, wait, asked, imported=wanted)
 
     async def reseal(self, request: web.Request) -> web.Response:
         """Seal every private key anew by the newest KEK; signing goes on meanwhile, and asking again is fine."""
@@ -144,7 +160,13 @@ class KeyRoutes:
         return outcome
 
     async def _receipt(
-        self, outcome: Outcome, wait: Wait, asked_boottime: float, revoked: KeyRecord | None = None
+        self,
+        outcome: Outcome,
+        wait: Wait,
+        asked_boottime: float,
+        *,
+        revoked: KeyRecord | None = None,
+        imported: Import | None = None,
     ) -> web.Response:
         parts = self._parts
         body, complete = await receipt_of(
@@ -156,6 +178,10 @@ class KeyRoutes:
         body |= {"kid": outcome.kid, "phase": key.phase.value if key else None}
         if revoked is not None and revoked.revoked_at is not None:
             body["exposure"] = exposure(revoked.revoked_at, self._rotation.policy)
+        if imported is not None:
+            held = [parts.replica.keys.get(one.kid) for one in imported.keys]
+            body["imported"] = [{"kid": one.kid, "alg": one.alg, "phase": one.phase.value} for one in held if one]
+            body["left_out"] = list(imported.left_out)
         done = outcome.active and (complete or not wait.asked)
         return json_answer(body, status=200 if done else 202)
 
@@ -165,5 +191,5 @@ def _shown(key: KeyRecord) -> dict[str, Any]:
         "kid": key.kid, "alg": key.alg, "use": key.use.value, "phase": key.phase.value,
         "published_at": key.published_at, "active_at": key.active_at, "retiring_at": key.retiring_at,
         "removed_at": key.removed_at, "revoked_at": key.revoked_at, "sign_until": key.sign_until,
-        "verify_until": key.verify_until,
+        "verify_until": key.verify_until, "token_seconds": key.token_seconds,
     }  # fmt: skip

@@ -24,3 +24,9 @@ class CannotTell(KeyturnError):
     """The question was good, but no answer is to be had."""
 
     code = "cannot_tell"
+
+
+class OutcomeUnknown(CannotTell):
+    """The question was sent, and no answer says what came of it; an order may have been carried out."""
+
+    code = "outcome_unknown"

@@ -40,12 +40,13 @@ def common_options(*, online: bool = True) -> argparse.ArgumentParser:
     return parent
 
 
-def waiting_options() -> argparse.ArgumentParser:
-    """Return the options of commands that return a receipt."""
+def waiting_options(*, reason: bool = True) -> argparse.ArgumentParser:
+    """Return the options of commands that return a receipt, with or without one for the record."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument("--wait", choices=["all"], help="return when all live verifiers have adopted it")
     parent.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="how long to wait for them (default: 5)")
-    parent.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    if reason:
+        parent.add_argument("--reason", metavar="TEXT", help="why, for the record")
     return parent
 
 

@@ -23,7 +23,7 @@ from keyturn.contract.rotation import RotationPolicy, jwks_max_age
 from keyturn.contract.timeline import Timeline, as_rows, foresee
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.rotation import RotationSettings
-from keyturn.process.settings import IssuerSettings, Section, Settings
+from keyturn.process.settings import IssuerSettings, SectionPart, Settings
 from keyturn.process.values import Duration, Range
 
 MOST_ROTATIONS = 12
@@ -34,7 +34,7 @@ _MOMENTS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _TokenLife(Section):
+class _TokenLife(SectionPart):
     """The one setting of `[authorization]` that rotation has to know."""
 
     SECTION: ClassVar[str] = "authorization"
@@ -102,7 +102,7 @@ def _read(settings: Settings) -> _Found:
 
     freshness = section(lambda: settings.section(FreshnessSettings))
     rotation = section(lambda: settings.section(RotationSettings))
-    life = section(lambda: settings.section(_TokenLife, whole=False))
+    life = section(lambda: settings.section(_TokenLife))
     try:
         found.issuer = settings.section(IssuerSettings).url
     except ConfigurationError:

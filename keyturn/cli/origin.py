@@ -12,7 +12,7 @@ from urllib.parse import quote_plus, urlsplit
 import msgspec
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, TCPConnector, UnixConnector
 
-from keyturn.cli.answers import CannotTell, WrongUsage
+from keyturn.cli.answers import CannotTell, OutcomeUnknown, WrongUsage
 from keyturn.cli.environment import Credentials
 from keyturn.cli.tables import plain
 from keyturn.process.settings import is_loopback
@@ -63,10 +63,15 @@ class Origin:
         form: Mapping[str, str] | None = None,
         json: Mapping[str, Any] | None = None,
         authorization: str | None = None,
+        idempotency_key: str | None = None,
         accept: tuple[int, ...],
     ) -> Answer:
-        """Return the answer if its status is one of `accept`; raises CannotTell otherwise, or without an answer."""
-        headers = {"Accept": "application/json"} | ({} if authorization is None else {"Authorization": authorization})
+        """Return the answer if its status is one of `accept`; raises CannotTell otherwise.
+
+        It is OutcomeUnknown where the request was sent and no answer, or 503, came back.
+        """
+        named = {"Authorization": authorization, "Idempotency-Key": idempotency_key}
+        headers = {"Accept": "application/json"} | {name: text for name, text in named.items() if text is not None}
         body = {"data": form} if form is not None else {"json": json} if json is not None else {}
         try:
             async with self._http.request(
@@ -79,11 +84,12 @@ class Origin:
                 f"{self._shown_as} cannot be reached: {_reason(error.os_error)}; is it running?"
             ) from error
         except TimeoutError as error:
-            raise CannotTell(f"{self._shown_as} gave no answer in time") from error
+            raise OutcomeUnknown(f"{self._shown_as} gave no answer in time") from error
         except (ClientError, OSError, ValueError) as error:
-            raise CannotTell(f"{self._shown_as} broke off: {type(error).__name__}") from error
+            raise OutcomeUnknown(f"{self._shown_as} broke off: {type(error).__name__}") from error
         if answer.status not in accept:
-            raise CannotTell(self._unexpected(method, path, answer))
+            unavailable = answer.status == 503  # noqa: PLR2004 - HTTP
+            raise (OutcomeUnknown if unavailable else CannotTell)(self._unexpected(method, path, answer))
         return answer
 
     def _unexpected(self, method: str, path: str, answer: Answer) -> str:

@@ -1,25 +1,63 @@
 """Shows a receipt: where it stands, how durable it is, who has adopted it, how fast, who lags."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from keyturn.cli.answers import ExitStatus
 from keyturn.cli.origin import Answer
-from keyturn.cli.tables import Printer, facts_table, milliseconds
+from keyturn.cli.tables import Printer, facts_table, milliseconds, moment
 
 _ALL_ADOPTED, _SOME_LAG = 200, 202
 ACCEPTED = (_ALL_ADOPTED, _SOME_LAG)
 
 
-def show_receipt(printer: Printer, answer: Answer, done: str) -> ExitStatus:
-    """Print a receipt; NO where it was waited for and live verifiers still lag."""
+def show_receipt(
+    printer: Printer, answer: Answer, done: str, *, waited: bool, ordered_for: float | None = None
+) -> ExitStatus:
+    """Print a receipt; NO where what was asked has not come about yet, or live verifiers that were waited for lag.
+
+    What was ordered for a moment to come need not have come about.
+    """
     told = answer.object()
-    shown: dict[str, Any] = {
+    if told.get("phase") == "published":
+        when = "as soon as the barrier lets it" if ordered_for is None else f"from {moment(ordered_for)} on"
+        done = f"ordered: this key signs {when}"
+    shown: dict[str, Any] = {"kid": told["kid"]} if "kid" in told else {}
+    shown |= {
         "position": f"{told.get('lane')} {told.get('epoch')}:{told.get('sequence')}",
         "durability": told.get("durability"),
-        "adopted": f"{told.get('adopted')} of {told.get('live')} live verifiers",
-        "slowest": milliseconds(told.get("slowest_ms")),
-        "laggards": told.get("laggards"),
     }
-    named = {name: told[name] for name in ("kid", "exposure_ms") if name in told}
-    printer.answer(told, done, *facts_table(named | shown))
-    return ExitStatus.NO if answer.status == _SOME_LAG else ExitStatus.YES
+    if waited:
+        shown |= {
+            "adopted": f"{told.get('adopted')} of {told.get('live')} live verifiers",
+            "slowest": milliseconds(told.get("slowest_ms")),
+            "laggards": told.get("laggards"),
+        }
+    else:  # Whoever has not reported within these few milliseconds is no laggard.
+        shown["adopted"] = "not waited for: --wait all"
+    printer.answer(told, done, *facts_table(shown), *_exposure(told, waited=waited))
+    if answer.status != _SOME_LAG:
+        return ExitStatus.YES
+    lags = waited and bool(told.get("laggards"))
+    return ExitStatus.YES if ordered_for is not None and not lags else ExitStatus.NO
+
+
+def _exposure(told: dict[str, Any], *, waited: bool) -> Iterator[str]:
+    """Say in words who could still accept a revoked key, and until when."""
+    exposure = told.get("exposure")
+    if not isinstance(exposure, dict):
+        return
+    lag = told.get("laggards") if waited else None
+    yield ""
+    if waited and not lag and told.get("live"):
+        yield "exposed: every live verifier has adopted the revocation and rejects all that this key signed"
+    else:
+        who = f" ({', '.join(map(str, lag))})" if lag else ""
+        yield (
+            f"exposed: a verifier that follows the feed and has not heard of it{who} could accept this key's tokens "
+            f"until {moment(exposure.get('push_until'))}, when it stops answering by itself"
+        )
+    yield (
+        f"exposed: who pulls the JWKS could accept them until {moment(exposure.get('pull_until'))}, "
+        "when a cached copy is too old"
+    )

@@ -69,7 +69,7 @@ async def _revoke_token(args: argparse.Namespace, session: Session, token: str) 
     if not query:
         session.printer.answer({"revoked": True}, "revoked (or nothing that could still be used)")
         return ExitStatus.YES
-    return show_receipt(session.printer, answer, "revoked")
+    return show_receipt(session.printer, answer, "revoked", waited=True)
 
 
 async def _revoke_selected(args: argparse.Namespace, session: Session, selector: dict[str, Any]) -> ExitStatus:
@@ -85,7 +85,7 @@ async def _revoke_selected(args: argparse.Namespace, session: Session, selector:
     if args.dry_run:
         session.printer.answer(answer.object(), "nothing was revoked; this would be:", *facts_table(answer.object()))
         return ExitStatus.YES
-    return show_receipt(session.printer, answer, "revoked")
+    return show_receipt(session.printer, answer, "revoked", waited=bool(query))
 
 
 def _refused(session: Session, answer: Answer) -> ExitStatus:

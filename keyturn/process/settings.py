@@ -20,8 +20,8 @@ _PREFIX = "KEYTURN_"
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
 
-class Section:
-    """A section of the file: subclass it as a frozen dataclass whose fields are the settings.
+class Shape:
+    """What a section of the file is read into: a frozen dataclass whose fields are settings.
 
     A field of type Secret, `password`, is set by `password_file`. `__post_init__` may refuse combinations.
     """
@@ -29,7 +29,15 @@ class Section:
     SECTION: ClassVar[str]
 
 
-SectionType = TypeVar("SectionType", bound=Section)
+class Section(Shape):
+    """A whole section: a setting that it does not know is a typing error."""
+
+
+class SectionPart(Shape):
+    """Some settings of a section that another program owns: those that it does not know are none of its business."""
+
+
+SectionType = TypeVar("SectionType", bound=Shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,13 +148,10 @@ class Settings:
             return cls({}, variables, beside=Path.cwd())
         return cls(_parse(file), variables, beside=file.absolute().parent)
 
-    def section(self, shape: type[SectionType], *, whole: bool = True) -> SectionType:
-        """Return one section, with defaults for what is not set; raises ConfigurationError.
-
-        Unless the shape is the `whole` section, settings that it does not know are somebody else's.
-        """
+    def section(self, shape: type[SectionType]) -> SectionType:
+        """Return one section, with defaults for what is not set; raises ConfigurationError."""
         table = self._table(self._tables, shape.SECTION, name=shape.SECTION)
-        return self._fill(shape, shape.SECTION, table, whole=whole)
+        return self._fill(shape, shape.SECTION, table)
 
     def named_sections(self, shape: type[SectionType]) -> dict[str, SectionType]:
         """Return the tables below a section by their names, such as `default` for `[policy.default]`.
@@ -171,13 +176,11 @@ class Settings:
             raise ConfigurationError(f"{key} is not a section", setting=name, mend=f"write [{name}] above its settings")
         return table
 
-    def _fill(
-        self, shape: type[SectionType], name: str, table: Mapping[str, Any], *, whole: bool = True
-    ) -> SectionType:
+    def _fill(self, shape: type[SectionType], name: str, table: Mapping[str, Any]) -> SectionType:
         known = _known(shape)
         variables = self._variables_of(name)
         for setting in (*table, *variables):
-            if whole and setting not in known:
+            if setting not in known and issubclass(shape, Section):
                 raise _unknown(name, setting, known)
         filled: dict[str, object] = {}
         for setting, (field, annotation) in known.items():
@@ -237,7 +240,7 @@ def _parse(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file} is not TOML: {error}", setting="config", mend="mend it there") from error
 
 
-def _known(shape: type[Section]) -> dict[str, tuple[Field[Any], Any]]:
+def _known(shape: type[Shape]) -> dict[str, tuple[Field[Any], Any]]:
     """Return the settings of a section by the names that the file calls them."""
     hints = get_type_hints(shape, include_extras=True)
     return {

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Asked:
     target: str
     authorization: str
     body: bytes
+    headers: Mapping[str, str]
 
     @property
     def json(self) -> Any:
@@ -50,11 +51,13 @@ class FakeOrigin:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer as set, 404 otherwise; the token endpoint always works for the right secrets."""
         authorization = request.headers.get("Authorization", "")
-        self.asked.append(Asked(request.method, request.raw_path, authorization, await request.read()))
-        status, body, headers = self.answers.get(f"{request.method} {request.path}", (404, {"title": "Not Found"}, {}))
-        if body is None:
+        body, headers = await request.read(), dict(request.headers)
+        self.asked.append(Asked(request.method, request.raw_path, authorization, body, headers))
+        route = f"{request.method} {request.raw_path.partition('?')[0]}"
+        status, told, headers = self.answers.get(route, (404, {"title": "Not Found"}, {}))
+        if told is None:
             return web.Response(status=status, headers=headers)
-        return web.json_response(body, status=status, headers=headers)
+        return web.json_response(told, status=status, headers=headers)
 
     def of(self, path: str) -> Asked:
         """Return the last request for a path."""

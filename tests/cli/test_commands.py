@@ -181,6 +181,61 @@ async def test_keys_rotate_and_revoke_show_the_receipt(keyturn: Run, fake: FakeO
     assert (ran.status, ran.out) == (1, "not done: no key has that kid\n")
 
 
+async def test_a_receipt_that_was_not_waited_for_calls_nobody_a_laggard(keyturn: Run, fake: FakeOrigin) -> None:
+    """Milliseconds after an order nobody can have reported yet."""
+    told = LAGGING | {"lane": "keys", "kid": "kid-next", "phase": "active"}
+    fake.answer("POST /keys/rotate", 200, told)
+    ran = await keyturn("keys", "rotate")
+    assert (ran.status, "sidecar-2" in ran.out) == (0, False)
+    assert "not waited for: --wait all" in ran.out
+    fake.answer("POST /keys/rotate", 202, told)
+    ran = await keyturn("keys", "rotate", "--wait", "all")
+    assert (ran.status, "sidecar-2" in ran.out) == (1, True)
+
+
+async def test_keys_rotate_can_be_ordered_for_later(keyturn: Run, fake: FakeOrigin) -> None:
+    """Accepted is yes, although the key does not sign yet; without a moment it is not yet."""
+    fake.answer("POST /keys/rotate", 202, RECEIPT | {"lane": "keys", "kid": "kid-next", "phase": "published"})
+    ran = await keyturn("keys", "rotate", "--at", "2027-01-15T09:00:00+01:00")
+    assert (ran.status, fake.of("/keys/rotate").json) == (0, {"at": 1.8e9})
+    assert ran.out.splitlines()[0] == "ordered: this key signs from 2027-01-15 08:00:00Z on"
+    ran = await keyturn("keys", "rotate")
+    assert (ran.status, "as soon as the barrier lets it" in ran.out) == (1, True)
+
+
+async def test_an_order_is_repeated_by_its_key_where_nobody_knows_what_came_of_it(
+    keyturn: Run, fake: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 503 may have landed: the same key makes the second try safe, and lets an operator go on by hand."""
+    monkeypatch.setattr("keyturn.cli.keys.PAUSE_SECONDS", 0.01)
+    fake.answer("POST /keys/rotate", 503, {"title": "Service Unavailable"}, Retry_After="1")
+    ran = await keyturn("keys", "rotate")
+    keys = {one.headers["Idempotency-Key"] for one in fake.asked if one.target == "/keys/rotate"}
+    assert (ran.status, len(keys)) == (3, 1)
+    assert sum(one.target == "/keys/rotate" for one in fake.asked) == 3
+    assert f"--idempotency-key {min(keys)}" in ran.err
+    fake.answer("POST /keys/rotate", 200, RECEIPT | {"kid": "k"})
+    await keyturn("keys", "rotate")
+    assert fake.of("/keys/rotate").headers["Idempotency-Key"] not in keys
+    await keyturn("keys", "rotate", "--idempotency-key", "change-4711")
+    assert fake.of("/keys/rotate").headers["Idempotency-Key"] == "change-4711"
+
+
+async def test_an_emergency_says_in_words_who_is_exposed_and_until_when(keyturn: Run, fake: FakeOrigin) -> None:
+    """Whoever answers for it reads sentences, not field names; with everybody told, only those who pull remain."""
+    told = RECEIPT | {"lane": "keys", "kid": "k", "exposure": {"push_until": 1.8e9, "pull_until": 1.8e9 - 600}}
+    fake.answer("POST /keys/kid%2Fone/revoke", 200, told)
+    ran = await keyturn("keys", "revoke", "kid/one")
+    assert ran.status == 0
+    assert "could accept this key's tokens until 2027-01-15 08:00:00Z" in ran.out
+    assert "until 2027-01-15 07:50:00Z" in ran.out
+    ran = await keyturn("keys", "revoke", "kid/one", "--wait", "all")
+    assert "every live verifier has adopted" in ran.out
+    fake.answer("POST /keys/kid%2Fone/revoke", 202, told | {"laggards": ["sidecar-2"], "adopted": 1})
+    ran = await keyturn("keys", "revoke", "kid/one", "--wait", "all")
+    assert (ran.status, "(sidecar-2)" in ran.out) == (1, True)
+
+
 async def test_verifiers_are_listed(keyturn: Run, fake: FakeOrigin) -> None:
     """Who verifies, what each holds, and when it was last heard."""
     fake.answer("GET /verifiers", 200, VERIFIERS)

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyservice.importing import Importer
 from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
@@ -16,6 +17,7 @@ from keyturn.contract.trust import Identity, IdentityKind, MaySign
 from keyturn.feed.memory import MemoryFeed
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
+from keyturn.verifier.follower import unnoted
 from tests.world import Member, World
 
 KEK = new_kek(1.0)
@@ -35,6 +37,7 @@ class Inside:
     keyring: Keyring
     rotator: Rotator
     signer: Signer
+    importer: Importer
 
 
 def kek_file(*keks: dict[str, str]) -> Path:
@@ -69,7 +72,10 @@ async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: boo
         publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock
     )
     signer = Signer(keyring, member.replica, publisher, policy, clock)
-    return Inside(member, publisher, watch, keyring, rotator, signer)
+    importer = Importer(
+        publisher=publisher, follower=member.follower, keyring=keyring, policy=policy, clock=clock, note=unnoted
+    )
+    return Inside(member, publisher, watch, keyring, rotator, signer, importer)
 
 
 def allowed(typ: str = "at+jwt", *audiences: str) -> Identity:
