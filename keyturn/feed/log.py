@@ -85,6 +85,10 @@ class Feed(Protocol):
         """Forget the events of an epoch up to a sequence; who still needs them loads a snapshot."""
         ...
 
+    async def mend_snapshot(self, snapshot: SignedSnapshot) -> bool:
+        """Store a snapshot of exactly where the lane stands, whatever is stored; say whether it stands there."""
+        ...
+
     async def top(self, lane: Lane) -> Top | None:
         """Return the newest place, None for a lane that never began."""
         ...

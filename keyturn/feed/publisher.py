@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, Protocol
 
 from keyturn import entropy
 from keyturn.clock import Clock
+from keyturn.contract.encoding import digest
 from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken
+from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken, TrustError
 from keyturn.contract.events import (
     HEADS,
     KeysEvent,
@@ -28,6 +29,7 @@ from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
 
 HEARTBEAT_SECONDS = 1.0
 SNAPSHOT_EVERY_EVENTS = 512
+LOOK_AT_SNAPSHOT_SECONDS = 60.0
 TRIM_AFTER_SECONDS = 600.0
 MOST_KEPT = 4096  # Snapshots of the last ten minutes that are remembered; more often than that, none is needed.
 
@@ -63,6 +65,7 @@ class Publisher:
         self.lane = lane
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._snapshot_at = (0, 0)
+        self._good_snapshot, self._looked_boottime = "", float("-inf")
         self._kept: list[_Kept] = []
         self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
 
@@ -128,10 +131,44 @@ class Publisher:
         if position.sequence - (sequence if epoch == position.epoch else 0) < SNAPSHOT_EVERY_EVENTS:
             return False
         kept = await self._feed.keep_snapshot(sign_snapshot(self._key, self._state(position)))
-        self._snapshot_at = position.place
+        self._snapshot_at, self._good_snapshot = position.place, ""
         if kept:
             await self._trim(position)
         return kept
+
+    async def mend_snapshot(self) -> bool:
+        """Look at the stored snapshot once a minute; replace one that no new follower could begin with.
+
+        Say whether that was needed. Nobody who follows already would ever notice.
+        """
+        position, boottime = self._replica.position(self.lane), self._clock.boottime()
+        if position is None or boottime - self._looked_boottime < LOOK_AT_SNAPSHOT_SECONDS:
+            return False
+        compact = await self._feed.snapshot(self.lane)
+        if self._is_good(compact, position):
+            self._looked_boottime = boottime
+            return False
+        mended = await self._feed.mend_snapshot(sign_snapshot(self._key, self._state(position)))
+        if mended:
+            self._looked_boottime, self._snapshot_at, self._good_snapshot = boottime, position.place, ""
+        return mended
+
+    def _is_good(self, compact: bytes | None, position: Position) -> bool:
+        """Say whether a snapshot is by our role, of our chain's past, and not older than the one that we know of."""
+        if compact is None:
+            return False
+        if (seen := digest(compact)) == self._good_snapshot:
+            return True
+        try:
+            place = open_snapshot(compact, self.lane, self._replica.trust.role(self.lane)).position.place
+        except TrustError:
+            return False
+        if place[0] > position.epoch:
+            return True  # Another publisher has opened it; the follower goes there.
+        if place[0] < position.epoch or place < self._snapshot_at:
+            return False
+        self._good_snapshot, self._snapshot_at = seen, place
+        return True
 
     async def _trim(self, newest: Position) -> None:
         """Forget events behind a snapshot that is ten minutes old and was followed by another.
@@ -152,6 +189,7 @@ class Publisher:
                 if not await self.beat():
                     await catch_up()
                 await self.keep_snapshot()
+                await self.mend_snapshot()
             except (FeedUnavailable, PositionTaken, BrokenChain):
                 pass  # The follower notes the loss; verifiers see the silence.
             await self._clock.sleep(HEARTBEAT_SECONDS)

@@ -59,6 +59,11 @@ if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'position', ARGV[2], 'snapshot', ARGV[3])
 return 1
 """
+_MEND = """
+if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[2], 'position', ARGV[1], 'snapshot', ARGV[2])
+return 1
+"""
 
 
 def head_key(lane: Lane) -> str:
@@ -144,6 +149,12 @@ class RedisFeed:
         if stored.epoch != snapshot.position.epoch or stored.sequence >= snapshot.position.sequence:
             return False
         return bool(await self._script(_KEEP, [key], str(stored), str(snapshot.position), snapshot.compact))
+
+    async def mend_snapshot(self, snapshot: SignedSnapshot) -> bool:
+        """Store a snapshot of exactly where the lane stands, whatever is stored."""
+        lane = snapshot.snapshot.lane
+        keys = [head_key(lane), snapshot_key(lane)]
+        return bool(await self._script(_MEND, keys, str(snapshot.position), snapshot.compact))
 
     async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
         """Forget the events of an epoch up to a sequence."""
