@@ -11,7 +11,7 @@ from keyturn.contract.errors import SignerUnavailable, SigningRefused
 from keyturn.contract.jwk import ALGORITHMS, PrivateKey
 from keyturn.contract.keys import KeyRecord
 from keyturn.contract.rotation import RotationPolicy
-from keyturn.contract.tokens import audiences
+from keyturn.contract.tokens import audiences, is_audience
 from keyturn.contract.trust import Identity
 from keyturn.feed.publisher import Publisher
 from keyturn.verifier.replica import Replica
@@ -94,8 +94,7 @@ def _check_allowed(request: Request, identity: Identity) -> None:
         raise SigningRefused(f"this service may not have {request.typ} signed")
     if _COMPOSED_HERE & request.claims.keys():
         raise SigningRefused("iss and iat are set by the signer")
-    wanted = audiences(request.claims)
-    if not wanted or not all(isinstance(one, str) for one in wanted):
+    if not is_audience(request.claims.get("aud")):
         raise SigningRefused("a token has an audience")
-    if not allowed.any_audience and not set(wanted) <= set(allowed.audiences):
+    if not allowed.any_audience and not set(audiences(request.claims)) <= set(allowed.audiences):
         raise SigningRefused("an audience that this service may not have signed")

@@ -74,6 +74,16 @@ async def test_an_identity_gets_only_its_types_and_audiences(world: World, one: 
         one.signer.sign(request(world, aud=None), identity=allowed())
 
 
+@pytest.mark.parametrize("aud", [5, None, True, {AUDIENCE: 1}, [], [AUDIENCE, 5]])
+async def test_an_audience_of_another_kind_is_refused_and_breaks_nothing(
+    world: World, one: Inside, aud: object
+) -> None:
+    """A number once ended in a 500, and an object was signed."""
+    claims = {**request(world).claims, "aud": aud}
+    with pytest.raises(SigningRefused, match="audience"):
+        one.signer.sign(Request("at+jwt", claims), identity=allowed())
+
+
 async def test_a_signer_that_cannot_confirm_its_state_stops(world: World, one: Inside) -> None:
     """Rule 3: it may have been cut off from an emergency; a write that the primary accepts lets it go on."""
     assert isinstance(world.clock, ManualClock)
