@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from keyservice.rotator import Order
-from keyturn.contract.encoding import digest
+from keyturn.contract.encoding import digest, encode_json
 from keyturn.contract.errors import MalformedInput
 from keyturn.contract.rotation import RotationPolicy
 from serving.receipts import read_wait
@@ -55,17 +55,20 @@ def _order(body: dict[str, Any], request: web.Request, not_before: float | None)
     if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
         raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
     report = read_wait(request).asked
-    return Order(reason=reason, report=report, not_before=not_before, event_id=_event_id(request))
+    return Order(reason=reason, report=report, not_before=not_before, event_id=_event_id(body, request))
 
 
-def _event_id(request: web.Request) -> str | None:
-    """Return the event id of an `Idempotency-Key`, bound to the path so that one key serves one order."""
+def _event_id(body: dict[str, Any], request: web.Request) -> str | None:
+    """Return the event id of an `Idempotency-Key`, bound to path and body so that one key serves one order.
+
+    Else another order under the same key would be answered as done, and not be carried out.
+    """
     keys = request.headers.getall("Idempotency-Key", [])
     if not keys:
         return None
     if len(keys) > 1 or _IDEMPOTENCY_KEY.fullmatch(keys[0]) is None:
         raise MalformedInput("Idempotency-Key stands once, with 1 to 128 visible ASCII characters")
-    return "order:" + digest(f"{request.path}\0{keys[0]}".encode())
+    return "order:" + digest(f"{request.path}\0{keys[0]}\0".encode() + encode_json(body))
 
 
 def _moment(value: object, now: float) -> float:

@@ -23,6 +23,7 @@ from serving.receipts import Durability, Wait, read_wait, receipt_of
 from serving.records import RecordStore
 from serving.routing import Handler, add_route
 
+_HIGHEST_SEQUENCE = 2**63 - 1  # As far as a stream's ids may be asked for.
 ACTIVATION_SECONDS = 1.0  # How long an order without `wait` looks for its activation before it answers 202.
 
 
@@ -133,6 +134,8 @@ class KeyRoutes:
             lane, after = Lane(request.match_info["lane"]), int(request.query.get("after", "0"))
         except ValueError:
             raise MalformedInput("ask for /feed/keys or /feed/revocations, after=SEQ a number") from None
+        if not 0 <= after <= _HIGHEST_SEQUENCE:
+            raise MalformedInput("after is a sequence, 0 or more")
         epoch = self._parts.replica.place(lane)[0]
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         batch = await self._parts.feed.events(lane, epoch=epoch, after=max(0, after))

@@ -182,6 +182,8 @@ async def test_a_moment_that_is_past_or_none_is_refused(desk: Desk, at: Any) -> 
         ("POST", "/keys/rotate?wait=all&timeout=-1", None, 400),
         ("GET", "/feed/nothing", None, 400),
         ("GET", "/feed/keys?after=x", None, 400),
+        ("GET", "/feed/keys?after=-1", None, 400),
+        ("GET", f"/feed/keys?after={10**25}", None, 400),
         ("PUT", "/keys", None, 405),
     ],
 )
