@@ -10,7 +10,7 @@ from keyturn.cli.answers import ExitStatus, WrongUsage
 from keyturn.cli.arguments import common_options, waiting_options, waiting_query
 from keyturn.cli.receipts import ACCEPTED, show_receipt
 from keyturn.cli.session import Session, online
-from keyturn.cli.tables import table
+from keyturn.cli.tables import plain, table
 from keyturn.contract.encoding import decode_object
 from keyturn.contract.errors import MalformedInput
 from keyturn.contract.foreign import Written, pem_blocks, read_keys
@@ -42,7 +42,7 @@ def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
 async def _import(args: argparse.Namespace, session: Session) -> ExitStatus:
     query, written = waiting_query(args), read_file(args.file)
     try:
-        question = question_of(written, phase=args.phase, alg=args.alg, kid=args.kid)
+        question, left_out = question_of(written, phase=args.phase, alg=args.alg, kid=args.kid)
     except MalformedInput as error:
         session.printer.answer({"imported": [], "refused": str(error)}, f"not imported: {error}")
         return ExitStatus.NO
@@ -54,9 +54,8 @@ async def _import(args: argparse.Namespace, session: Session) -> ExitStatus:
         return ExitStatus.NO
     told = answer.object()
     rows = [[one.get("kid"), one.get("alg"), one.get("phase")] for one in told.get("imported", [])]
-    left_out = told.get("left_out") or []
     lines = ["imported", *table(["KID", "ALG", "PHASE"], rows), ""]
-    lines += [f"left out, for encryption: {', '.join(map(str, left_out))}"] if left_out else []
+    lines += [f"left out, for encryption: {plain(left_out)}"] if left_out else []
     return show_receipt(session.printer, answer, "\n".join(lines), waited=bool(query))
 
 
@@ -83,13 +82,19 @@ def read_file(path: Path) -> list[Written]:
     return written
 
 
-def question_of(written: list[Written], *, phase: str, alg: str | None, kid: str | None) -> dict[str, Any]:
-    """Return what the issuer is asked; a private half is sent only where it is to sign. Raises MalformedInput."""
-    keys, _ = read_keys(written, alg=alg, kid=kid)
+def question_of(
+    written: list[Written], *, phase: str, alg: str | None, kid: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the issuer is asked, and the kids of keys for encryption, which stay out; raises MalformedInput.
+
+    A private half is sent only where it is to sign.
+    """
+    keys, left_out = read_keys(written, alg=alg, kid=kid)
     if phase == "retiring":
-        return {"keys": [{**key.jwk, "kid": key.kid, "alg": key.alg} for key in keys], "as": phase}
+        return {"keys": [{**key.jwk, "kid": key.kid, "alg": key.alg} for key in keys], "as": phase}, left_out
     named = {name: value for name, value in (("alg", alg), ("kid", kid)) if value is not None}
-    return {"keys": [_bare(one) for one in written], "as": phase} | named
+    chosen = [one for one in written if len(written) == 1 or isinstance(one, str) or one.get("kid") == keys[0].kid]
+    return {"keys": [_bare(one) for one in chosen], "as": phase} | named, left_out
 
 
 def _bare(one: Written) -> Written:

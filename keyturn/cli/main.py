@@ -17,6 +17,7 @@ _COMMANDS = {
     "verify": "checking",
     "introspect": "checking",
     "revoke": "revoking",
+    "kek": "kek",
     "keys": "keys",
     "lint": "lint",
     "verifiers": "fleet",

@@ -42,11 +42,16 @@ class FakeOrigin:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, tuple[int, Any, dict[str, str]]] = field(default_factory=dict)
+    acts: dict[str, Callable[[], tuple[int, Any]]] = field(default_factory=dict)
 
     def answer(self, route: str, status: int, body: Any = None, **headers: str) -> None:
         """Set the answer to `METHOD /path`; header names with underscores for hyphens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers[route] = (status, body, named)
+
+    def act(self, route: str, answer: Callable[[], tuple[int, Any]]) -> None:
+        """Let a function answer `METHOD /path`."""
+        self.acts[route] = answer
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer as set, 404 otherwise; the token endpoint always works for the right secrets."""
@@ -54,6 +59,8 @@ class FakeOrigin:
         body, headers = await request.read(), dict(request.headers)
         self.asked.append(Asked(request.method, request.raw_path, authorization, body, headers))
         route = f"{request.method} {request.raw_path.partition('?')[0]}"
+        if route in self.acts:
+            self.answer(route, *self.acts[route]())
         status, told, headers = self.answers.get(route, (404, {"title": "Not Found"}, {}))
         if told is None:
             return web.Response(status=status, headers=headers)
