@@ -3,8 +3,10 @@
 NODE_TESTS := tests/interop/node
 
 # `make up PORT=9000 SIDECARS=1`, for instance; what is not given keeps the stack's own default.
-UP_OPTIONS = $(if $(PORT),--port $(PORT)) $(if $(SIDECAR_PORT),--sidecar-port $(SIDECAR_PORT)) \
-	$(if $(DIR),--dir $(DIR)) $(if $(SIDECARS),--sidecars $(SIDECARS))
+# Only what stands on make's own command line: PORT or DIR in somebody's environment is not meant for us.
+given = $(if $(filter command line,$(origin $(1))),$(2) $($(1)))
+UP_OPTIONS = $(call given,PORT,--port) $(call given,SIDECAR_PORT,--sidecar-port) $(call given,DIR,--dir) \
+	$(call given,SIDECARS,--sidecars) $(call given,REDIS_URL,--redis-url)
 
 .PHONY: help demo up test check bench lock
 
@@ -14,7 +16,7 @@ help: ## Say what there is.
 demo: .venv/installed ## Watch rotations and revocations under traffic, in a throwaway system (about 40 s).
 	@.venv/bin/python -m stack demo
 
-up: .venv/installed ## Run the whole system here until Ctrl-C (PORT, SIDECAR_PORT, DIR, SIDECARS).
+up: .venv/installed ## Run the whole system here until Ctrl-C (PORT, SIDECAR_PORT, DIR, SIDECARS, REDIS_URL).
 	@.venv/bin/python -m stack up $(UP_OPTIONS)
 
 test: .venv/installed $(NODE_TESTS)/node_modules/.installed ## Run all tests.

@@ -1,12 +1,14 @@
 """Serves one or several services as one HTTP application, with their followers and background work."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
+from keyturn.process.following import watch_state
 from keyturn.process.logging import READY
 from keyturn.process.running import Supervisor
 from serving.application import make_application
@@ -59,6 +61,7 @@ async def serve(
         for index, one in enumerate(dict.fromkeys(parts)):
             supervisor.keep_running(f"follower-{index}", one.follower.run)
             supervisor.keep_running(f"trust-{index}", one.check_trust)
+            supervisor.keep_running(f"state-{index}", partial(watch_state, one.replica, one.clock, one.log))
         for service in services:
             supervisor.keep_running(service.name, service.run)
         async with listening(app, listen, setting=setting) as address:

@@ -2,22 +2,22 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 from arq.connections import ArqRedis
 from arq.worker import Worker
+from redis.asyncio import Redis
 
 from keyservice.jobs import ROTATOR
 from keyservice.parts import RotationParts
 from keyturn.contract.positions import Lane
-from keyturn.process.redis import connect
+from keyturn.process.following import connect_as
 from keyturn.process.running import keep_running
 from keyturn.process.settings import RedisSettings, Settings
 from serving.parts import Parts
 from worker.schedule import schedule
 from worker.settings import WorkerSettings
-
-WORKER_ENDED = "worker_ended"
 
 
 class WorkerService:
@@ -38,21 +38,17 @@ class WorkerService:
             group.create_task(keep_running("arq", self._work, clock=self._parts.clock))
 
     async def _work(self) -> None:
-        worker = self._new_worker()
-        try:
-            await worker.main()
-        finally:
-            await worker.close()
+        async with AsyncExitStack() as stack:  # Closes its connections, whatever arq leaves open.
+            worker = self._new_worker(connect_as(stack, self._redis, self.name))
+            try:
+                await worker.main()
+            finally:
+                await worker.close()
 
-    def _new_worker(self) -> Worker:
+    def _new_worker(self, redis: Redis) -> Worker:
         """Return an arq worker that keeps JSON in the store: its default, pickle, would run what others write there."""
-        username, password = self._redis.login(self.name)
-        client = connect(
-            self._redis.url, client_name="keyturn-worker", username=username, password=password,
-            ca_file=self._redis.ca_file,
-        )  # fmt: skip
         pool = ArqRedis(
-            pool_or_conn=client.connection_pool, job_serializer=_serialize, job_deserializer=_deserialize,
+            pool_or_conn=redis.connection_pool, job_serializer=_serialize, job_deserializer=_deserialize,
             default_queue_name=self._own.queue,
         )  # fmt: skip
         return Worker(

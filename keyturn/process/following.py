@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
@@ -12,6 +13,9 @@ from keyturn.process.redis import connect
 from keyturn.process.settings import RedisSettings
 from keyturn.verifier.freshness import State
 from keyturn.verifier.replica import Replica
+
+REPLICA_STATE: Final = "replica_state"
+LOOK_SECONDS = 0.5
 
 
 def connect_as(stack: AsyncExitStack, store: RedisSettings, user: str, *, subscribing: bool = False) -> Redis:
@@ -37,6 +41,23 @@ def noting(log: FilteringBoundLogger) -> Callable[..., None]:
         level(event, **facts)
 
     return note
+
+
+async def watch_state(replica: Replica, clock: Clock, log: FilteringBoundLogger) -> None:
+    """Log each change of a replica's state, until cancelled: stale and expired are an operator's alarms."""
+    told: State | None = None
+    while True:
+        now, boottime = clock.now(), clock.boottime()
+        state = replica.state(now, boottime)
+        trusted = replica.trust.version > 0  # Before that it is not expired but young.
+        if state is not told and trusted:
+            facts = {"state": state.value, "age_seconds": round(min(replica.age(now, boottime), 1e9), 1)}
+            if state is State.FRESH:
+                log.info(REPLICA_STATE, **facts)
+            else:
+                log.warning(REPLICA_STATE, **facts)
+            told = state
+        await clock.sleep(LOOK_SECONDS)
 
 
 def unready(replica: Replica, clock: Clock) -> str | None:

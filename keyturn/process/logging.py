@@ -20,7 +20,6 @@ from keyturn.process.settings import LogSettings
 STARTED: Final = "started"
 READY: Final = "ready"
 STOPPING: Final = "stopping"
-STOPPED: Final = "stopped"
 STOPPED_BY_FORCE: Final = "stopped_by_force"
 CRASHED: Final = "crashed"
 TASK_RESTARTED: Final = "task_restarted"

@@ -215,7 +215,7 @@ def from_arguments(program: str, *, about: str, argv: Sequence[str] | None = Non
 
     Raises ConfigurationError; wrong usage ends the process with status 2.
     """
-    parser = argparse.ArgumentParser(prog=program, description=about, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program, description=about.replace("`", ""), allow_abbrev=False)
     parser.add_argument(
         "--config",
         type=Path,

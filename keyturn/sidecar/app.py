@@ -11,7 +11,7 @@ from keyturn.clock import Clock, SystemClock
 from keyturn.feed.log import Feed, PresenceBoard
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import until_ours
-from keyturn.process.following import connect_as, noting
+from keyturn.process.following import connect_as, noting, watch_state
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import STARTED, configure_logging, logger
 from keyturn.process.metrics import Metrics
@@ -88,6 +88,7 @@ class Sidecar:
                 group.create_task(keep_running("follower", self.follower.run, clock=clock)),
                 group.create_task(keep_running("reporter", self._reporter.run, clock=clock)),
                 group.create_task(self._check_trust()),
+                group.create_task(watch_state(self.replica, clock, self._log)),
             ]
             opened: Listen | None = None
             try:

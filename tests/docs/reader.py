@@ -47,15 +47,15 @@ class Clone:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return a reader's environment: ports come from here, and nothing of this test run's Keyturn settings."""
+        """Return a reader's environment: nothing of this test run's Keyturn settings."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KEYTURN_", "PYTEST"))}
-        ports = {"PORT": str(self.ports[8400]), "SIDECAR_PORT": str(self.ports[8410])}
-        return kept | ports | {"CURL_HOME": str(self.directory), "PS1": "", "TERM": "dumb"}
+        return kept | {"CURL_HOME": str(self.directory), "PS1": "", "TERM": "dumb"}
 
     def command_of(self, target: str) -> list[str]:
-        """Return the command that `make TARGET` runs after its set-up."""
+        """Return the command that `make TARGET` runs after its set-up, on free ports."""
+        ports = [f"PORT={self.ports[8400]}", f"SIDECAR_PORT={self.ports[8410]}"]
         told = subprocess.run(
-            ["make", "--no-print-directory", "-n", "-o", ".venv/installed", target],
+            ["make", "--no-print-directory", "-n", "-o", ".venv/installed", target, *ports],
             cwd=self.directory, env=self.environment, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         program, *arguments = shlex.split(told.replace("\\\n", " "))
