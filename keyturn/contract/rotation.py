@@ -182,13 +182,22 @@ def _activation_due(keys: KeySet, policy: RotationPolicy, adoption: Adoption, no
         active = keys.active(alg, policy.use)
         if not _asked_for(keys, alg, policy, now) and not _period_over(active, policy, now):
             continue
-        standby = keys.standby(alg, policy.use)
-        if standby is None or not may_activate(standby, active, policy, adoption, now):
+        standby = _ready(keys, alg, policy, adoption, now)
+        if standby is None:
             continue
         yield Transition(
             changes=(*((Retired(kid=active.kid),) if active else ()), activation(standby, policy, now)),
             publish=(alg,) * max(0, policy.standbys - len(keys.of(alg, policy.use, Phase.PUBLISHED)) + 1),
         )
+
+
+def _ready(keys: KeySet, alg: str, policy: RotationPolicy, adoption: Adoption, now: float) -> KeyRecord | None:
+    """Return the key that may sign now: the one whose turn it is, or any before signing would end for its sake."""
+    active, turn = keys.active(alg, policy.use), keys.standby(alg, policy.use)
+    ends = active is None or (active.sign_until is not None and now >= active.sign_until - policy.lease_seconds)
+    others = keys.of(alg, policy.use, Phase.PUBLISHED) if ends else []
+    candidates = [turn, *others] if turn is not None else []
+    return next((key for key in candidates if may_activate(key, active, policy, adoption, now)), None)
 
 
 def _asked_for(keys: KeySet, alg: str, policy: RotationPolicy, now: float) -> bool:

@@ -58,6 +58,30 @@ def test_a_key_signs_for_its_period_and_its_successor_takes_over() -> None:
     assert len(worker.log) == 2
 
 
+def test_a_key_that_was_named_to_sign_next_goes_first_but_never_lets_signing_end() -> None:
+    """An imported key is the youngest: it waits its barrier; had the active one no time left, another takes over."""
+    worker = rotating(changed(POLICY, barrier=Barrier.TIME))
+    old, oldest = worker.active(), worker.standby()
+    foreign = k.Published(kid="foreign", alg="ES256", jwk={}, use=Use.ACCESS, token_seconds=30.0)
+    worker.advance(50)
+    worker.apply_alone(foreign, k.RotationRequested(alg="ES256", use=Use.ACCESS, kid="foreign"))
+    worker.advance(POLICY.publication_seconds - 1)
+    assert worker.active() == old
+    worker.advance(1)
+    assert (worker.active().kid, worker.phase(oldest.kid)) == ("foreign", Phase.PUBLISHED)
+    late = rotating(changed(POLICY, barrier=Barrier.TIME))
+    assert late.active().sign_until is not None
+    late.now = (late.active().sign_until or 0) - POLICY.lease_seconds - 1
+    late.apply_alone(foreign, k.RotationRequested(alg="ES256", use=Use.ACCESS, kid="foreign"))
+    late.advance(0.5)
+    assert late.phase("foreign") is Phase.PUBLISHED
+    late.advance(0.5)
+    assert late.active().kid not in ("foreign", late.log[0].after.active("ES256", Use.ACCESS))
+    assert late.keys.requested("ES256", Use.ACCESS) is not None
+    late.advance(POLICY.publication_seconds)
+    assert late.active().kid == "foreign"
+
+
 @pytest.mark.parametrize("barrier", Barrier)
 def test_a_request_rotates_as_soon_as_the_barrier_allows(barrier: Barrier) -> None:
     """Asked at the start, when the standbys are as young as can be."""
