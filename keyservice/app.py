@@ -18,7 +18,7 @@ from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
 from keyturn.process.belonging import require_ours
 from keyturn.process.pinned import read_root
-from keyturn.process.settings import Settings, TrustSettings
+from keyturn.process.settings import RedisSettings, Settings, TrustSettings
 from serving.application import make_application
 from serving.listening import listening
 from serving.parts import Parts
@@ -37,7 +37,7 @@ class KeyService:
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._own, self._parts = settings.section(KeyserviceSettings), parts
-        self._trust_settings = settings.section(TrustSettings)
+        self._trust_settings, self._durable = settings.section(TrustSettings), settings.section(RedisSettings).durable
         self._rotation = RotationParts.make(settings, parts)
         self._signer = Signer(
             self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policy, parts.clock
@@ -72,6 +72,7 @@ class KeyService:
     async def _begin(self) -> None:
         """Put the trust document in the store, and the lane's genesis if the lane never began and we may."""
         feed, replica = self._parts.feed, self._parts.replica
+        await self._parts.check_store(durable=self._durable)
         await self._keep_trust()
         if replica.adopt_trust(self._trust):
             self._parts.log.info("trust_adopted", version=self._trust.version)

@@ -35,6 +35,7 @@ class RevocationService:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         own, rotation = settings.section(RevocationSettings), settings.section(RotationSettings)
         self._parts, self._may_begin = parts, own.bootstrap
+        self._durable = settings.section(RedisSettings).durable
         self._genesis = _read_genesis(own.genesis_file)
         self._key = statement_key(own.role_key, setting="revocation.role_key_file")
         replica, freshness = parts.replica, parts.replica.freshness
@@ -43,7 +44,7 @@ class RevocationService:
         self._watch = PresenceWatch(
             parts.feed, self._trust, parts.clock,
             live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
-            durable=settings.section(RedisSettings).durable,
+            durable=self._durable,
         )  # fmt: skip
         self._routes = RevocationRoutes(
             parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,
@@ -74,6 +75,7 @@ class RevocationService:
 
     async def run(self) -> None:
         """Begin the lane if told to, then beat, watch and prune until cancelled."""
+        await self._parts.check_store(durable=self._durable)
         while not await self._begun():
             await self._parts.clock.sleep(_LOOK_AGAIN_SECONDS)
         try:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
-from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired, StoreUnavailable
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import Pinned, until_ours
@@ -18,6 +18,7 @@ from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.pinned import read_root
+from keyturn.process.redis import require_sound, server_facts, store_errors
 from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import State
@@ -65,6 +66,12 @@ class Parts:
         if self.state() is State.EXPIRED:
             age = self.replica.age(self.clock.now(), self.clock.boottime())
             raise ReplicaExpired(silence_seconds=age)
+
+    async def check_store(self, *, durable: bool) -> None:
+        """Refuse a server that a publisher cannot rely on; raises ConfigurationError, or StoreUnavailable."""
+        with store_errors(StoreUnavailable):
+            facts = await server_facts(self.redis)
+        require_sound(facts, durable=durable)
 
     def unready(self) -> str | None:
         """Return why the replica cannot be relied on, None if it can."""

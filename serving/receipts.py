@@ -119,11 +119,6 @@ def durability_of(facts: ServerFacts) -> str:
     return "local" if facts.append_only and facts.append_fsync == "always" else "weak"
 
 
-def loses_nothing(facts: ServerFacts) -> bool:
-    """Say whether this is one server, without replicas to fail over to, that keeps each acknowledged write."""
-    return durability_of(facts) == "local" and facts.role == "master" and facts.replicas == 0
-
-
 class Durability:
     """The server's word for how durable it is, asked anew when the last answer is half a minute old."""
 

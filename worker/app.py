@@ -32,6 +32,7 @@ class WorkerService:
 
     async def run(self) -> None:
         """Watch verifiers and run jobs."""
+        await self._parts.check_store(durable=self._redis.durable)
         await self._parts.follower.ready(Lane.KEYS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._rotation.watch.run())

@@ -186,20 +186,28 @@ async def server_facts(redis: Redis) -> ServerFacts:
     )
 
 
-def require_durable(facts: ServerFacts) -> None:
-    """Refuse a server that forgets what it has acknowledged, as far as it tells us; raises ConfigurationError."""
-    wanted = (
-        ("maxmemory-policy", facts.maxmemory_policy, "noeviction"),
-        ("appendonly", {True: "yes", False: "no", None: None}[facts.append_only], "yes"),
-        ("appendfsync", facts.append_fsync, "always"),
-    )
-    for name, found, needed in wanted:
+def require_sound(facts: ServerFacts, *, durable: bool) -> None:
+    """Refuse a server that forgets at will and, where it was called `durable`, one that is not; as far as it tells.
+
+    Raises ConfigurationError naming the server's setting. A weaker server that nobody called durable is for the
+    receipts to name.
+    """
+    wanted = [("maxmemory-policy", facts.maxmemory_policy, "noeviction", "redis.url")]
+    if durable:
+        yes_or_no = None if facts.append_only is None else "yes" if facts.append_only else "no"
+        replicas = None if facts.replicas is None else str(facts.replicas)
+        wanted += [
+            ("appendonly", yes_or_no, "yes", "redis.durable"),
+            ("appendfsync", facts.append_fsync, "always", "redis.durable"),
+            ("number of replicas", replicas, "0", "redis.durable"),
+        ]
+    for name, found, needed, setting in wanted:
         if found is not None and found != needed:
+            otherwise = " or take that setting out" if setting == "redis.durable" else ""
             raise ConfigurationError(
                 f"the server's {name} is {found}, by which it can lose what it has accepted",
-                setting="redis.url",
-                mend=f"set {name} {needed} in the server's configuration",
-            )
+                setting=setting, mend=f"make {name} {needed} in the server's configuration{otherwise}",
+            )  # fmt: skip
 
 
 async def _unless_denied(asked: Awaitable[Answer], otherwise: Answer) -> Answer:

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyturn.clock import SystemClock
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable, KeyturnError, StoreUnavailable
-from keyturn.process.redis import ServerFacts, connect, is_server_failure, require_durable, server_facts, store_errors
+from keyturn.process.redis import ServerFacts, connect, is_server_failure, require_sound, server_facts, store_errors
 from keyturn.process.values import Secret
 from stack.ports import free_port
 from stack.server import EmbeddedServer
@@ -243,12 +243,15 @@ async def test_a_server_that_denies_config_tells_what_it_may(valkey: Redis, valk
 
 def test_a_server_that_forgets_is_refused() -> None:
     """What it acknowledged must be there after a crash; what it does not tell is not held against it."""
-    require_durable(ServerFacts())
-    require_durable(ServerFacts(maxmemory_policy="noeviction", append_only=True, append_fsync="always"))
-    for facts, mend in (
-        (ServerFacts(maxmemory_policy="allkeys-lru"), "maxmemory-policy noeviction"),
-        (ServerFacts(append_only=False), "appendonly yes"),
-        (ServerFacts(append_fsync="everysec"), "appendfsync always"),
+    weak = ServerFacts(maxmemory_policy="noeviction", append_only=True, append_fsync="everysec", replicas=2)
+    require_sound(ServerFacts(), durable=True)
+    require_sound(weak, durable=False)
+    require_sound(ServerFacts(append_only=True, append_fsync="always", replicas=0), durable=True)
+    for facts, durable, mend in (
+        (ServerFacts(maxmemory_policy="allkeys-lru"), False, "maxmemory-policy noeviction"),
+        (ServerFacts(append_only=False), True, "appendonly yes"),
+        (ServerFacts(append_fsync="everysec"), True, "appendfsync always"),
+        (ServerFacts(replicas=1), True, "number of replicas 0"),
     ):
         with pytest.raises(ConfigurationError, match=mend):
-            require_durable(facts)
+            require_sound(facts, durable=durable)

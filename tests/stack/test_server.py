@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable
-from keyturn.process.redis import connect, require_durable, server_facts, store_errors
+from keyturn.process.redis import connect, require_sound, server_facts, store_errors
 from keyturn.process.values import Secret
 from stack.ports import free_port
 from stack.server import EmbeddedServer, ServerFailed
@@ -46,7 +46,7 @@ async def test_it_answers_and_is_set_up_to_forget_nothing(own_valkey: EmbeddedSe
     redis = connect(own_valkey.url(), client_name="test")
     facts = await server_facts(redis)
     await redis.aclose()
-    require_durable(facts)
+    require_sound(facts, durable=True)
     assert facts.append_only
     assert facts.append_fsync == "always"
     assert facts.maxmemory_policy == "noeviction"
