@@ -177,11 +177,25 @@ def _shown(timeline: Timeline, policy: RotationPolicy, began: str) -> list[str]:
         f"barrier {policy.barrier}; the JWKS may be cached for {jwks_max_age(policy)} s",
     ]
     for alg in sorted({span.alg for span in timeline.spans}):
-        waits, stays = duration(policy.publication_seconds), duration(policy.aftermath_seconds)
         said = f"signs {duration(policy.period_seconds(alg))}" if alg in policy.algorithms else "dropped"
-        lines += ["", f"{alg}: {said}; a new key waits {waits}, a retired one stays {stays}"]
+        lines += [
+            "",
+            f"{alg}: {said}; a new key waits {_waits(timeline, alg)}, a retired one stays {_stays(timeline, alg)}",
+        ]
         lines += draw(timeline, alg, window=policy.window, marks=marks)
     return [*lines, "", legend(marks, window=policy.window is not None)]
+
+
+def _waits(timeline: Timeline, alg: str) -> str:
+    """Return how long the last new key waits until it may sign, as the timeline has it."""
+    spans = [one for one in timeline.of(alg) if one.may_activate_at is not None]
+    return duration((spans[-1].may_activate_at or 0.0) - spans[-1].publish_at) if spans else "for ever"
+
+
+def _stays(timeline: Timeline, alg: str) -> str:
+    """Return how long the last retired key stays in the set, as the timeline has it."""
+    spans = [one for one in timeline.of(alg) if one.retires_at is not None and one.removed_at is not None]
+    return duration((spans[-1].removed_at or 0.0) - (spans[-1].retires_at or 0.0)) if spans else "for ever"
 
 
 def stream_encoding() -> str | None:
