@@ -161,7 +161,6 @@ class Replica:
     def apply(self, signed: SignedEvent, *, now: float, boottime: float) -> Admission:
         """Apply an event whose signature was made or checked here, if it extends what we hold."""
         event, lane = signed.event, signed.event.lane
-        self._not_from_the_future(event.at, now)
         held = self._positions.get(lane)
         if held is None or event.epoch != held.epoch or event.sequence > held.sequence + 1:
             return Admission.HELD if held is not None and event.epoch < held.epoch else Admission.BEHIND
@@ -176,7 +175,7 @@ class Replica:
         self._remember(lane, event.id)
         self.report_asked |= event.report
         self.generation += 1
-        return self._note(lane, event, boottime)
+        return self._note(lane, event, boottime, now)
 
     def admit_snapshot(self, lane: Lane, compact: bytes, *, now: float, boottime: float) -> Admission:
         """Start or jump forward from a signed snapshot; never back, and never to another hash of the same place.
@@ -187,14 +186,13 @@ class Replica:
         place = signed.position.place
         if place[0] < self.trust.lowest_epoch(lane):
             raise TrustError(f"a snapshot of epoch {place[0]}, which the root has dropped")
-        self._not_from_the_future(signed.snapshot.at, now)
         held = self._positions.get(lane)
         if held is not None and place <= held.place:
             return Admission.HELD
         self._load(signed, now)
         self._positions[lane] = signed.position
         self.generation += 1
-        return self._note(lane, signed.snapshot, boottime)
+        return self._note(lane, signed.snapshot, boottime, now)
 
     def forget_expired(self, now: float) -> int:
         """Drop revocations that nothing valid can match; return how many.
@@ -226,11 +224,13 @@ class Replica:
             return Admission.HELD  # Rolled back: never counts as word of the publisher.
         if position != held:
             raise BrokenChain(f"head and replica of lane {head.lane} differ at {held.epoch}:{held.sequence}")
-        return self._note(head.lane, head, boottime)
+        return self._note(head.lane, head, boottime, now)
 
-    def _note(self, lane: Lane, statement: Any, boottime: float) -> Admission:
+    def _note(self, lane: Lane, statement: Any, boottime: float, now: float) -> Admission:
         if statement.trust > self.trust.version:
             return Admission.NEEDS_TRUST  # Not fresh before we know what the publisher knows.
+        if statement.at > now + self.freshness.skew_seconds:
+            return Admission.APPLIED  # What it says holds, or its chain would end here; it is no word on the time.
         self._heard[lane].note(statement.at, boottime)
         self._limit_freshness()
         return Admission.APPLIED

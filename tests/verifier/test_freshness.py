@@ -56,20 +56,35 @@ def test_a_head_of_another_hash_at_our_place_is_a_fork(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("ahead", "believed"), [(1.9, True), (2.1, False), (3600.0, False)])
-def test_statements_from_beyond_the_skew_are_refused(bench: Bench, ahead: float, believed: bool) -> None:
+def test_a_head_from_beyond_the_skew_is_refused(bench: Bench, ahead: float, believed: bool) -> None:
     """A head of tomorrow would hide a day of silence, and every later head would count as older."""
-    at = bench.clock.now() + ahead
-    statements = [
-        bench.head(REVOCATIONS, at=at), bench.revocation(at=at).compact,
-        bench.world.genesis(REVOCATIONS, epoch=2, at=at).compact,
-    ]  # fmt: skip
-    for statement in statements:
-        if believed:
-            assert bench.admit(REVOCATIONS, statement) is Admission.APPLIED
-        else:
-            with pytest.raises(TrustError, match="ahead of this clock"):
-                bench.admit(REVOCATIONS, statement)
-    assert bench.replica.place(REVOCATIONS) == ((2, 0) if believed else (1, 0))
+    head = bench.head(REVOCATIONS, at=bench.clock.now() + ahead)
+    if believed:
+        assert bench.admit(REVOCATIONS, head) is Admission.APPLIED
+    else:
+        with pytest.raises(TrustError, match="ahead of this clock"):
+            bench.admit(REVOCATIONS, head)
+
+
+def test_what_a_publisher_signs_with_its_clock_ahead_holds_but_is_no_word_on_the_time(bench: Bench) -> None:
+    """Refusing its events would strand the lane for as long as the clock was wrong, and lose a revocation meanwhile."""
+    now = bench.clock.now()
+    bench.clock.advance(6)
+    assert bench.state() is State.STALE
+    ahead = [
+        bench.revocation(at=now + 3600).compact,
+        bench.world.genesis(REVOCATIONS, epoch=2, at=now + 3600).compact,
+    ]
+    for statement in ahead:
+        assert bench.admit(REVOCATIONS, statement) is Admission.APPLIED
+    assert bench.replica.place(REVOCATIONS) == (2, 0)
+    assert bench.state() is State.STALE, "silence was hidden by a clock that is wrong"
+    for lane in (KEYS, REVOCATIONS):
+        position = bench.replica.position(lane)
+        assert position is not None
+        here = {"epoch": position.epoch, "sequence": position.sequence, "hash": position.hash}
+        assert bench.admit(lane, bench.head(lane, at=bench.clock.now(), **here)) is Admission.APPLIED
+    assert bench.state() is State.FRESH, "the clock was put right, and the lane is stuck all the same"
 
 
 def test_a_replica_without_one_lane_is_expired(bench: Bench) -> None:
