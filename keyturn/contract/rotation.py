@@ -20,6 +20,7 @@ from keyturn.contract.keys import (
 _DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * _DAY_SECONDS
 WORKER_TICK_SECONDS = 60.0
+APPEND_SECONDS = 10.0  # From an event's date to its place in the store, at most: every wait for an answer included.
 _EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday.
 
 
@@ -245,13 +246,14 @@ def removable_at(key: KeyRecord, policy: RotationPolicy) -> float:
     """Return when nothing that a retiring key signed can be valid (rule 2); infinity in any other phase.
 
     The key's own T counts, and lease and skew as they were written at its activation, or today's if they are longer.
+    A retirement is dated when it is signed; until the store has taken it, a signer may renew its lease.
     """
     if key.phase is not Phase.RETIRING or key.retiring_at is None:
         return float("inf")
     aftermath = policy.lease_seconds + key.token_seconds + 2 * policy.skew_seconds
     if key.sign_until is not None and key.verify_until is not None:
         aftermath = max(aftermath, key.verify_until - key.sign_until)
-    return key.retiring_at + aftermath
+    return key.retiring_at + APPEND_SECONDS + aftermath
 
 
 def emergency(keys: KeySet, kid: str, policy: RotationPolicy, now: float, reason: str) -> Transition | None:

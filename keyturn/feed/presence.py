@@ -40,7 +40,8 @@ class PresenceWatch:
     `live_seconds` is E + S: a verifier that said no goodbye counts for so long after its last report. The set
     counts as complete once it was watched that long on one server run; with `durable` (one server that loses no
     acknowledged write and never fails over) it is complete as soon as it was read. Either way the board must have
-    been read within the last 3 s: who was cut off or stopped himself would take everybody else for dead.
+    been read within the last 3 s: who was cut off or stopped himself would take everybody else for dead, so that is
+    no watching either.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class PresenceWatch:
         reports = await self._board.reports(known)
         if self._trust().version == 0:
             return  # Before we know who is a verifier, nobody can be called absent.
-        if self._watching_since is None or (run != self._run and not self._durable):
+        # Who does not look for a while cannot tell what stood on the board and was taken from it.
+        interrupted = run != self._run or asked - self._looked_at > _LOOKED_WITHIN_SECONDS
+        if self._watching_since is None or (interrupted and not self._durable):
             self._began_here = self._began_here and self._run is None
             self._watching_since = self._clock.boottime()
         self._run, self._looked_at = run, asked

@@ -6,6 +6,7 @@ from typing import Any
 from keyturn.clock import Clock
 from keyturn.contract.errors import InvalidToken, ReplicaExpired
 from keyturn.contract.keys import Phase
+from keyturn.contract.rotation import APPEND_SECONDS
 from keyturn.contract.selectors import RevocationIndex, TokenNames
 from keyturn.contract.tokens import check_claims, parse_token
 from keyturn.verifier.freshness import State
@@ -181,12 +182,16 @@ class TokenVerifier:
         return key
 
     def _check_key_limits(self, claims: Mapping[str, Any], key: VerificationKey) -> None:
-        """Refuse what is dated after the key's time: sign_until, or its early retirement, + G + S (rule 2)."""
+        """Refuse what is dated after the key's time: sign_until, or its early retirement, + G + S (rule 2).
+
+        A retirement is dated when it is signed, and a signer may renew its lease until the store has taken it.
+        """
         record = key.record
         if record.verify_until is not None:
             latest = record.verify_until - record.token_seconds - self._skew  # = sign_until + G + S
             if record.retiring_at is not None and record.sign_until is not None:
-                latest += min(0.0, record.retiring_at - record.sign_until)  # = retiring_at + G + S
+                retired_at = record.retiring_at + APPEND_SECONDS
+                latest += min(0.0, retired_at - record.sign_until)  # = retired_at + G + S
             issued = claims.get("iat")
             if not isinstance(issued, int | float) or issued > latest:
                 raise InvalidToken("key_limits", "issued after its key stopped signing")

@@ -8,6 +8,7 @@ from keyturn.contract import keys as k
 from keyturn.contract.inequalities import inequalities, violations
 from keyturn.contract.keys import Phase, Use
 from keyturn.contract.rotation import (
+    APPEND_SECONDS,
     WORKER_TICK_SECONDS,
     Adoption,
     AtDeadline,
@@ -142,11 +143,11 @@ def test_a_verifier_that_never_reports_delays_until_the_deadline_or_the_active_k
 
 
 def test_a_retiring_key_goes_when_nothing_that_it_signed_can_be_valid() -> None:
-    """Rule 2: last signature + T + 2S, where the last signature may come G after its retirement."""
+    """Rule 2: last signature + T + 2S; the last signature may come G after the store took the retirement."""
     worker = rotating()
     first = worker.active()
     worker.advance(POLICY.active_seconds)
-    until = POLICY.lease_seconds + POLICY.token_seconds + 2 * POLICY.skew_seconds
+    until = APPEND_SECONDS + POLICY.lease_seconds + POLICY.token_seconds + 2 * POLICY.skew_seconds
     worker.advance(until - 0.5)
     assert worker.phase(first.kid) is Phase.RETIRING
     worker.advance(0.5)
@@ -160,7 +161,7 @@ def test_a_shorter_lease_skew_or_token_life_does_not_shorten_the_past() -> None:
     first = worker.active()
     worker.advance(worker.policy.active_seconds)
     worker.policy = POLICY
-    worker.advance(60 + 400 + 40 - 0.5)
+    worker.advance(APPEND_SECONDS + 60 + 400 + 40 - 0.5)
     assert worker.phase(first.kid) is Phase.RETIRING
     worker.advance(0.5)
     assert worker.phase(first.kid) is Phase.REMOVED
@@ -218,7 +219,7 @@ def test_a_key_that_signs_no_more_can_be_revoked_as_well(phase: Phase) -> None:
     worker = rotating()
     first = worker.active()
     worker.advance(POLICY.active_seconds)
-    worker.advance(0 if phase is Phase.RETIRING else POLICY.aftermath_seconds)
+    worker.advance(0 if phase is Phase.RETIRING else APPEND_SECONDS + POLICY.aftermath_seconds)
     assert worker.phase(first.kid) is phase
     active = worker.active()
     worker.emergency(first.kid)
@@ -251,7 +252,7 @@ def test_an_algorithm_that_was_dropped_leaves_no_key_behind() -> None:
     worker.policy = POLICY
     worker.advance(0)
     assert {key.phase for key in worker.of("EdDSA")} == {Phase.RETIRING, Phase.REMOVED}
-    worker.advance(POLICY.aftermath_seconds)
+    worker.advance(APPEND_SECONDS + POLICY.aftermath_seconds)
     assert {key.phase for key in worker.of("EdDSA")} == {Phase.REMOVED}
     assert worker.active()
 

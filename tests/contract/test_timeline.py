@@ -7,7 +7,7 @@ import pytest
 
 from keyturn.contract import keys as k
 from keyturn.contract.keys import KeySet, Phase, Use
-from keyturn.contract.rotation import Barrier, RotationPolicy, Window
+from keyturn.contract.rotation import APPEND_SECONDS, Barrier, RotationPolicy, Window
 from keyturn.contract.timeline import foresee
 from tests.contract.rotating import ALL_ADOPTED, POLICY, Worker, changed
 
@@ -103,5 +103,5 @@ def test_tombstones_and_dropped_algorithms_are_told_to_their_end() -> None:
     spans = foresee(worker.keys, POLICY, now=worker.now, rotations=1).spans
     assert {one.alg for one in spans} == {"ES256", "EdDSA"}
     dropped = next(one for one in spans if one.alg == "EdDSA" and one.active_at is not None)
-    assert dropped.removed_at == worker.now + POLICY.aftermath_seconds
+    assert dropped.removed_at == worker.now + APPEND_SECONDS + POLICY.aftermath_seconds
     assert Phase.REVOKED in {key.phase for key in worker.keys}

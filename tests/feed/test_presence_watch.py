@@ -157,8 +157,7 @@ async def test_the_set_is_complete_only_after_it_was_watched_on_one_run(board: B
     assert not board.watch.complete
     await board.watch.look()
     assert not board.watch.complete
-    board.clock.advance(LIVE_SECONDS - 0.1)
-    await board.watch.look()
+    await looking(board, LIVE_SECONDS - 0.1)
     assert not board.watch.complete
     board.clock.advance(0.1)
     assert board.watch.complete
@@ -166,9 +165,41 @@ async def test_the_set_is_complete_only_after_it_was_watched_on_one_run(board: B
     board.feed.run = "run-2"
     await board.watch.look()
     assert not board.watch.complete
-    board.clock.advance(LIVE_SECONDS)
-    await board.watch.look()
+    await looking(board, LIVE_SECONDS)
     assert board.watch.complete
+
+
+async def looking(board: Board, seconds: float) -> None:
+    """Let time pass while the watch looks again and again."""
+    for _ in range(10):
+        board.clock.advance(seconds / 10)
+        await board.watch.look()
+
+
+async def test_who_does_not_look_knows_of_nobody_and_begins_anew(board: Board) -> None:
+    """Cut off or stopped for so long, it would take all for dead; and what was taken from the board it never saw."""
+    await board.watch.look()
+    await board.post(board.report())
+    await looking(board, LIVE_SECONDS)
+    assert board.watch.complete
+    board.clock.advance(LIVE_SECONDS + 1)
+    assert board.live() == []
+    assert not board.watch.complete
+    board.feed._reports.clear()  # By somebody who may write there.
+    await board.watch.look()
+    assert not board.watch.complete
+    await looking(board, LIVE_SECONDS)
+    assert board.watch.complete
+
+
+async def test_who_begins_anew_on_a_durable_server_has_read_everything(board: Board) -> None:
+    """There the board is the truth, as soon as it was read again."""
+    durable = board.new_watch(durable=True)
+    await durable.look()
+    board.clock.advance(LIVE_SECONDS)
+    assert not durable.complete
+    await durable.look()
+    assert durable.complete
 
 
 async def test_on_a_durable_server_the_set_is_complete_once_it_was_read() -> None:

@@ -16,7 +16,7 @@ from keyturn.contract.jwk import PrivateKey
 from keyturn.contract.keys import KeyRecord, Phase, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.reports import Report, sign_report
-from keyturn.contract.rotation import RotationPolicy
+from keyturn.contract.rotation import APPEND_SECONDS, RotationPolicy
 from keyturn.feed.memory import MemoryFeed
 from tests.clocks import HastyClock, ManualClock
 from tests.contract.test_weak_keys import jwk_of, pem_of
@@ -79,7 +79,7 @@ async def test_tokens_of_the_other_issuer_pass_until_their_time_is_over(world: W
     assert await verdict(world, token) == "active"
     clock = world.clock
     assert isinstance(clock, ManualClock)
-    clock.advance(POLICY.lease_seconds + 10)
+    clock.advance(APPEND_SECONDS + POLICY.lease_seconds + 10)
     assert await verdict(world, world.mint(kid=HYDRA_KID)) != "active", "signed after it was brought in"
     clock.advance(600 + POLICY.lease_seconds + 2 * POLICY.skew_seconds - POLICY.lease_seconds - 10.1)
     await one.rotator.tick()

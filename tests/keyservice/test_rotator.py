@@ -10,7 +10,7 @@ from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.keys import Phase, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.reports import Report, sign_report
-from keyturn.contract.rotation import Barrier
+from keyturn.contract.rotation import APPEND_SECONDS, Barrier
 from keyturn.feed.memory import MemoryFeed
 from tests.clocks import HastyClock, ManualClock
 from tests.keyservice.building import POLICY, Inside, inside
@@ -173,7 +173,7 @@ async def test_a_retired_key_leaves_the_set_when_nothing_that_it_signed_can_live
     old = active_kid(one)
     await one.rotator.rotate("ES256", Order())
     assert isinstance(world.clock, ManualClock)
-    world.clock.advance(POLICY.aftermath_seconds - 0.01)
+    world.clock.advance(APPEND_SECONDS + POLICY.aftermath_seconds - 0.01)
     await one.rotator.tick()
     assert one.member.replica.keys.get(old).phase is Phase.RETIRING  # type: ignore[union-attr]
     world.clock.advance(0.02)
