@@ -11,59 +11,13 @@ from redis.exceptions import NoScriptError, RedisError
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
+from keyturn.feed import scripts
 from keyturn.feed.log import BATCH, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 PREFIX = "keyturn:"
 TRUST_KEY = PREFIX + "trust"
 SEALED_KEY = PREFIX + "sealed-keys"
 PRESENCE = PREFIX + "presence:"
-
-# Positions and moments are compared as strings: Lua numbers are doubles, and 2^53 + 1 equals 2^53 there.
-_APPEND = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
-if KEYS[3] then redis.call('HGET', KEYS[3], '') end -- Fails here, with nothing done, if it is no hash.
-redis.call('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
-redis.call('HSET', KEYS[1], 'position', ARGV[4], 'statement', ARGV[3], 'at', ARGV[5])
-local erased = tonumber(ARGV[7])
-for i = 8 + erased, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
-for i = 8, 7 + erased do redis.call('HDEL', KEYS[3], ARGV[i]) end
-redis.call('PUBLISH', ARGV[6], ARGV[3])
-return 1
-"""
-_BEAT = """
-local held = redis.call('HMGET', KEYS[1], 'position', 'at'); local at = held[2] or ''
-if held[1] ~= ARGV[1] or (#at == #ARGV[2] and at >= ARGV[2] and at < ARGV[5]) then return 0 end
-redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2])
-redis.call('PUBLISH', ARGV[4], ARGV[3])
-return 1
-"""
-_CONFIRM = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
-redis.call('HINCRBY', KEYS[1], 'confirmed', 1)
-return 1
-"""
-_RESEAL = """
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
-"""
-_OPEN = """
-if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'position', ARGV[2], 'statement', ARGV[3], 'at', ARGV[4])
-redis.call('HSET', KEYS[2], 'position', ARGV[2], 'snapshot', ARGV[3])
-redis.call('PUBLISH', ARGV[5], ARGV[3])
-return 1
-"""
-_KEEP = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'position', ARGV[2], 'snapshot', ARGV[3])
-return 1
-"""
-_MEND = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[2], 'position', ARGV[1], 'snapshot', ARGV[2])
-return 1
-"""
 
 
 def head_key(lane: Lane) -> str:
@@ -113,7 +67,7 @@ class RedisFeed:
             keys.append(SEALED_KEY)
         sealed = [part for kid, box in beside.sealed.items() for part in (kid, box)]
         done = await self._script(
-            _APPEND, keys,
+            scripts.APPEND, keys,
             str(after), f"{position.sequence}-0", event.compact, str(position), _moment(event.event.at),
             bell_channel(lane), len(beside.erased), *beside.erased, *sealed,
         )  # fmt: skip
@@ -125,17 +79,19 @@ class RedisFeed:
         lane = head.head.lane
         at, ceiling = _moment(head.head.at), _moment(head.head.at + MOST_AHEAD_SECONDS)
         arguments = (str(head.position), at, head.compact, bell_channel(lane), ceiling)
-        return bool(await self._script(_BEAT, [head_key(lane)], *arguments))
+        return bool(await self._script(scripts.BEAT, [head_key(lane)], *arguments))
 
     async def confirm(self, lane: Lane, position: Position) -> bool:
         """Make a write that only succeeds where the lane stands at that position."""
-        return bool(await self._script(_CONFIRM, [head_key(lane)], str(position)))
+        return bool(await self._script(scripts.CONFIRM, [head_key(lane)], str(position)))
 
     async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
         """Begin an epoch if the lane stands at `after` (None: if nothing is there)."""
         lane, expected = snapshot.snapshot.lane, "" if after is None else str(after)
         arguments = (expected, str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
-        return bool(await self._script(_OPEN, [head_key(lane), snapshot_key(lane)], *arguments, bell_channel(lane)))
+        return bool(
+            await self._script(scripts.OPEN, [head_key(lane), snapshot_key(lane)], *arguments, bell_channel(lane))
+        )
 
     async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
@@ -148,13 +104,13 @@ class RedisFeed:
             return False  # Nothing is there, or nothing of ours.
         if stored.epoch != snapshot.position.epoch or stored.sequence >= snapshot.position.sequence:
             return False
-        return bool(await self._script(_KEEP, [key], str(stored), str(snapshot.position), snapshot.compact))
+        return bool(await self._script(scripts.KEEP, [key], str(stored), str(snapshot.position), snapshot.compact))
 
     async def mend_snapshot(self, snapshot: SignedSnapshot) -> bool:
         """Store a snapshot of exactly where the lane stands, whatever is stored."""
         lane = snapshot.snapshot.lane
         keys = [head_key(lane), snapshot_key(lane)]
-        return bool(await self._script(_MEND, keys, str(snapshot.position), snapshot.compact))
+        return bool(await self._script(scripts.MEND, keys, str(snapshot.position), snapshot.compact))
 
     async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
         """Forget the events of an epoch up to a sequence."""
@@ -200,7 +156,7 @@ class RedisFeed:
 
     async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
         """Replace the sealed form of a private key if it is still `held`."""
-        return bool(await self._script(_RESEAL, [SEALED_KEY], kid, held, by))
+        return bool(await self._script(scripts.RESEAL, [SEALED_KEY], kid, held, by))
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator["_RedisDoorbell"]:
