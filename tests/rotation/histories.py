@@ -64,8 +64,8 @@ class History:
     async def _step(self) -> None:
         kinds: list[tuple[Callable[[], Awaitable[str]], int]] = [
             (self._time, 12), (self._tick, 5), (self._order, 6), (self._emergency, 2), (self._hurry, 3),
-            (self._verifier, 12), (self._service, 6), (self._intruder, 0 if self.model.durable else 4),
-            (self._store, 2),
+            (self._verifier, 12), (self._service, 5), (self._intruder, 0 if self.model.durable else 4),
+            (self._store, 1),
         ]  # fmt: skip
         entry = f"{self.model.boottime:7.1f} {await self.dice.weighted(kinds)()}"
         self.journal.append(entry)
@@ -73,7 +73,8 @@ class History:
 
     async def _time(self) -> str:
         model = self.model
-        long = (model.rules.publication_seconds, model.rules.deadline_seconds, model.rules.expired_seconds)
+        deadline = model.rules.publication_seconds + model.rules.deadline_seconds
+        long = (model.rules.publication_seconds, model.rules.expired_seconds, deadline)
         seconds = self.dice.weighted([(STEP_SECONDS, 3), (3 * STEP_SECONDS, 3), (self.dice.one_of(long), 2)])
         await model.let_pass(seconds, ticking=self._ticking)
         return f"{seconds} s pass"
@@ -99,7 +100,8 @@ class History:
     async def _hurry(self) -> str:
         """Order twice in a row, so that the second key is new to a verifier that cannot have heard of it."""
         model, first, second = self.model, self.dice.one_of(_SERVICES), self.dice.one_of(_SERVICES)
-        what = self.dice.one_of(("plain", "newcomer", "takeover", "asleep", "intruder"))
+        kinds = ("plain", "newcomer", "takeover", "asleep", "intruder", "intruder")
+        what = self.dice.one_of(kinds)
         name = self.dice.one_of(NAMES)
         if what in ("newcomer", "intruder"):
             for other in list(model.verifiers):
@@ -124,6 +126,7 @@ class History:
         if what == "intruder" and not model.durable:
             await model.forge(name)
             await model.replay(name, -1)
+            model.services[second].lagging = False
         model.services[second].frozen = False
         for _ in range(2):
             await model.order(second, Order(report=True))
@@ -160,7 +163,10 @@ class History:
         name, model = self.dice.one_of(_SERVICES), self.model
         service = model.services[name]
         what = self.dice.weighted(
-            [("lag", 3), ("freeze", 2), ("cut", 3), ("heal", 8), ("restart", 2), ("slow", 4), ("deaf", 2), ("pause", 3)]
+            [
+                *(("lag", 3), ("freeze", 2), ("cut", 3), ("heal", 14)),
+                *(("restart", 2), ("slow", 4), ("deaf", 2), ("pause", 3)),
+            ]
         )
         match what:
             case "lag":

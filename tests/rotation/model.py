@@ -54,6 +54,7 @@ class Model:
         identities = {name: new_statement_key() for name in NAMES}
         self.world = World(feed=self.store, clock=self.clock, freshness=freshness, verifiers=identities)
         self.offsets, self.reached = offsets, Counter[str]()
+        self._off: dict[str, float] = {}
         self.chain: list[Landed] = []
         self.truth = KeySet()
         self.hasty: set[str] = set()  # Keys that began to sign without waiting for anybody.
@@ -93,15 +94,16 @@ class Model:
 
     async def start(self, name: str) -> None:
         """Start a service, or start it anew: it knows what the store knows, and nothing else."""
-        line, clock = self._line()
+        line, clock = self._line(name)
         try:
             service = await Service.start(name, self.world, line, clock, self.rules, durable=self.durable)
         except FeedUnavailable:
             return
         self.services[name] = service
 
-    def _line(self) -> tuple[Line, OwnClock]:
-        clock = OwnClock(self.clock, off_seconds=self.offsets())
+    def _line(self, name: str) -> tuple[Line, OwnClock]:
+        off_seconds = self._off.setdefault(name, self.offsets())  # A machine keeps its clock.
+        clock = OwnClock(self.clock, off_seconds=off_seconds)
         return Line(self.store, clock, self._landed), clock
 
     @property
@@ -244,7 +246,7 @@ class Model:
     async def join(self, name: str) -> None:
         """Start a verifier, or start it again as another incarnation."""
         self.clock.advance(0.01)
-        line, clock = self._line()
+        line, clock = self._line(name)
         verifier = self.verifiers[name] = Verifier(name, self.world, line, clock)
         await verifier.report()  # It is known before it has read anything.
         await verifier.second()
