@@ -10,7 +10,7 @@ from keyservice.importing import Import, read_import
 from keyservice.orders import exposure, read_emergency, read_rotation
 from keyservice.parts import RotationParts
 from keyservice.rotator import Outcome
-from keyturn.contract.errors import MalformedInput
+from keyturn.contract.errors import MalformedInput, ReplicaExpired
 from keyturn.contract.jwks import Jwks, render_jwks
 from keyturn.contract.keys import KeyRecord, KeySet
 from keyturn.contract.positions import Lane
@@ -51,7 +51,13 @@ class KeyRoutes:
             add_route(app, method, path, handler, style=Style.PROBLEM, operation={"summary": summary})
 
     async def jwks(self, request: web.Request) -> web.Response:
-        """Answer the public keys (RFC 7517); with an entity tag, never empty, cacheable as long as rotation allows."""
+        """Answer the public keys (RFC 7517); with an entity tag, never empty, cacheable as long as rotation allows.
+
+        Who heard nothing of the lane for E may lack the key that signs by now, and says that it cannot tell.
+        """
+        silence = self._parts.replica.silence(Lane.KEYS, self._parts.clock.boottime())
+        if silence >= self._parts.replica.freshness.expired_after_seconds:
+            raise ReplicaExpired(silence_seconds=silence)
         keys = self._parts.replica.keys
         if self._rendered is None or self._rendered[0] is not keys:
             self._rendered = (keys, render_jwks(keys))

@@ -122,6 +122,19 @@ async def test_the_key_set_has_no_private_member_and_a_tag_that_saves_the_body(d
         assert response.headers["ETag"] != tag
 
 
+async def test_a_key_service_that_heard_nothing_for_too_long_does_not_give_its_key_set(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may have rotated meanwhile: who pulled the old set would refuse good tokens for C more."""
+    expired = desk.parts.replica.freshness.expired_after_seconds
+    monkeypatch.setattr(desk.parts.replica, "silence", lambda _lane, _boottime: expired)
+    async with desk.http.get("/.well-known/jwks.json") as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    monkeypatch.undo()
+    async with desk.http.get("/.well-known/jwks.json") as response:
+        assert response.status == 200
+
+
 async def test_an_order_to_rotate_says_who_signs_next_and_the_old_key_stays_in_the_set(desk: Desk) -> None:
     """The receipt is what an operator's script goes on with."""
     old = await desk.kid()

@@ -89,7 +89,7 @@ class Service:
     def jwks(self) -> tuple[bytes, float] | None:
         """Return what `/.well-known/jwks.json` answers and for how long it may be kept; None for a 503."""
         replica = self.member.replica
-        if replica.state(self.clock.now(), self.clock.boottime()) is State.EXPIRED:
+        if replica.silence(Lane.KEYS, self.clock.boottime()) >= replica.freshness.expired_after_seconds:
             return None
         jwks = render_jwks(replica.keys)
         return (jwks.body, jwks_max_age(self.rules)) if jwks.count else None
