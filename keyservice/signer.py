@@ -1,8 +1,10 @@
 """Signs tokens by the active key, as long as the store confirms that we know which one that is."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from keyservice.keyring import Keyring
 from keyturn.clock import Clock
@@ -12,19 +14,18 @@ from keyturn.contract.jwk import ALGORITHMS, PrivateKey
 from keyturn.contract.keys import KeyRecord
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.tokens import audiences, is_audience
-from keyturn.contract.trust import Identity
+from keyturn.contract.trust import Identity, MaySign
 from keyturn.feed.publisher import Publisher
 from keyturn.verifier.replica import Replica
 
-_COMPOSED_HERE = frozenset({"iss", "iat"})
+_HEADERS_KEPT = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One token to sign: its type and claims, and the algorithm if the caller minds."""
 
     typ: str
-    claims: Mapping[str, Any]
+    claims: dict[str, Any]
     alg: str | None = None
 
 
@@ -52,35 +53,45 @@ class Signer:
         return None if self._keyring.get(key.kid) else f"the private half of key {key.kid} is not open"
 
     def sign(self, request: Request, *, identity: Identity) -> str:
-        """Return the compact JWS.
+        """Return the compact JWS; raises what `sign_all` raises."""
+        return self.sign_all([request], identity=identity)[0]
+
+    def sign_all(self, requests: Sequence[Request], *, identity: Identity) -> list[str]:
+        """Return a compact JWS for each request, all issued at one moment, or none at all.
 
         Raises SigningRefused for a type or audience that this identity may not have signed, and SignerUnavailable
         where the lease has run out or no key can sign.
         """
-        _check_allowed(request, identity)
-        alg = request.alg or self._policy.algorithms[0]
+        allowed = {one.typ: one for one in reversed(identity.may_sign)}
+        for request in requests:
+            _check_allowed(request, allowed.get(request.typ))
+        usual = self._policy.algorithms[0]
+        keys = {alg: self._key(alg) for alg in {request.alg or usual for request in requests}}
+        if not self._leased():
+            raise SignerUnavailable("the signer's lease has run out")
+        now = self._clock.now()
+        tokens = [self._signed(request, *keys[request.alg or usual], now) for request in requests]
+        active = self._replica.keys.active
+        if not self._leased() or any(active(alg, self._policy.use) is not key for alg, (key, _) in keys.items()):
+            raise SignerUnavailable("the signer's lease ran out while signing")
+        return tokens
+
+    def _key(self, alg: str) -> tuple[KeyRecord, PrivateKey]:
         record = self._replica.keys.active(alg, self._policy.use)
         private = self._keyring.get(record.kid) if record is not None else None
         if record is None or private is None:
             raise SignerUnavailable(f"no active {alg} key that can sign")
-        if not self._leased():
-            raise SignerUnavailable("the signer's lease has run out")
-        token = self._signed(request, record, private)
-        if not self._leased() or self._replica.keys.active(alg, self._policy.use) is not record:
-            raise SignerUnavailable("the signer's lease ran out while signing")
-        return token
+        return record, private
 
-    def _signed(self, request: Request, record: KeyRecord, private: PrivateKey) -> str:
-        now = self._clock.now()
+    def _signed(self, request: Request, record: KeyRecord, private: PrivateKey, now: float) -> str:
         if record.sign_until is None or record.verify_until is None or now >= record.sign_until:
             raise SignerUnavailable(f"key {record.kid} is past the time in which it signs")
         latest = min(now + record.token_seconds, record.verify_until - 2 * self._policy.skew_seconds)
         asked = request.claims.get("exp", latest)
-        if isinstance(asked, bool) or not isinstance(asked, int | float) or asked <= now:
+        if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
             raise SigningRefused("exp is a moment to come, in Unix seconds")
         claims = {**request.claims, "iss": self._replica.issuer, "iat": int(now), "exp": int(min(asked, latest))}
-        header = {"alg": record.alg, "kid": record.kid, "typ": request.typ}
-        signing_input = f"{b64url(encode_json(header))}.{b64url(encode_json(claims))}"
+        signing_input = f"{_header(record.alg, record.kid, request.typ)}.{b64url(encode_json(claims))}"
         signature = ALGORITHMS[record.alg].sign(signing_input.encode("ascii"), private)
         return f"{signing_input}.{b64url(signature)}"
 
@@ -88,13 +99,19 @@ class Signer:
         return self._clock.boottime() - self._publisher.confirmed_boottime < self._policy.lease_seconds
 
 
-def _check_allowed(request: Request, identity: Identity) -> None:
-    allowed = next((one for one in identity.may_sign if one.typ == request.typ), None)
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _header(alg: str, kid: str, typ: str) -> str:
+    """Return the encoded header that all tokens of one key and type share."""
+    return b64url(encode_json({"alg": alg, "kid": kid, "typ": typ}))
+
+
+def _check_allowed(request: Request, allowed: MaySign | None) -> None:
     if allowed is None:
         raise SigningRefused(f"this service may not have {request.typ} signed")
-    if _COMPOSED_HERE & request.claims.keys():
+    claims = request.claims
+    if "iss" in claims or "iat" in claims:
         raise SigningRefused("iss and iat are set by the signer")
-    if not is_audience(request.claims.get("aud")):
+    if not is_audience(claims.get("aud")):
         raise SigningRefused("a token has an audience")
-    if not allowed.any_audience and not set(audiences(request.claims)) <= set(allowed.audiences):
+    if not allowed.any_audience and not all(one in allowed.audiences for one in audiences(claims)):
         raise SigningRefused("an audience that this service may not have signed")

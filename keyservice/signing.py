@@ -1,13 +1,14 @@
 """The signing listener: other services send assertions and claims over a unix socket, and get tokens back."""
 
-from typing import Any
+from typing import Annotated
 
+import msgspec
 from aiohttp import web
 
 from keyservice.signer import Request, Signer
 from keyturn.clock import Clock
 from keyturn.contract.assertions import LIFE_SECONDS, open_assertion
-from keyturn.contract.encoding import decode_object
+from keyturn.contract.encoding import count_members, refuse_duplicates
 from keyturn.contract.errors import AssertionRefused, ForgedSignature, MalformedInput
 from keyturn.contract.trust import Identity, IdentityKind
 from keyturn.verifier.replica import Replica
@@ -57,7 +58,7 @@ class SigningEndpoint:
         body = await request.read()
         identity = self._identify(request, body)
         wanted = _read(body)
-        return json_answer({"tokens": [self._signer.sign(one, identity=identity) for one in wanted]})
+        return json_answer({"tokens": self._signer.sign_all(wanted, identity=identity)})
 
     def _identify(self, request: web.Request, body: bytes) -> Identity:
         service = request.headers.get(SERVICE_HEADER, "")
@@ -78,17 +79,20 @@ class SigningEndpoint:
         return identity
 
 
+class _Body(msgspec.Struct):
+    tokens: Annotated[list[Request], msgspec.Meta(min_length=1, max_length=MOST_TOKENS)]
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
 def _read(body: bytes) -> list[Request]:
-    tokens = decode_object(body).get("tokens")
-    if not isinstance(tokens, list) or not 0 < len(tokens) <= MOST_TOKENS:
-        raise MalformedInput(f"tokens is a list of 1 to {MOST_TOKENS} requests")
-    return [_request(one) for one in tokens]
-
-
-def _request(members: Any) -> Request:
-    if not isinstance(members, dict) or members.keys() - {"typ", "claims", "alg"}:
-        raise MalformedInput("a request has typ, claims and perhaps alg")
-    typ, claims, alg = members.get("typ"), members.get("claims"), members.get("alg")
-    if not isinstance(typ, str) or not isinstance(claims, dict) or not isinstance(alg, str | None):
-        raise MalformedInput("typ and alg are strings, claims is an object")
-    return Request(typ, claims, alg)
+    try:
+        tokens = _BODY.decode(body).tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedInput(
+            f"tokens is a list of 1 to {MOST_TOKENS} requests: typ is a string, claims an object, perhaps alg a string"
+        ) from error
+    members = 1 + sum(2 + (one.alg is not None) + count_members(one.claims) for one in tokens)
+    refuse_duplicates(body, members=members)
+    return tokens

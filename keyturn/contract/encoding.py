@@ -3,7 +3,6 @@
 import binascii
 import json
 import re
-from base64 import urlsafe_b64encode
 from hashlib import sha256
 from typing import Any
 
@@ -12,14 +11,14 @@ import msgspec
 from keyturn.contract.errors import MalformedInput
 
 _ALPHABET = re.compile(rb"[A-Za-z0-9_-]*")
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_TO_STANDARD, _TO_URL = bytes.maketrans(b"-_", b"+/"), bytes.maketrans(b"+/", b"-_")
 _SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
 _DEEPEST = 16
 
 
 def b64url(raw: bytes) -> str:
     """Encode without padding (RFC 7515, 2)."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(raw, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def unb64url(text: str | bytes) -> bytes:
@@ -53,24 +52,29 @@ def decode_object(raw: bytes) -> dict[str, Any]:
         raise MalformedInput("not JSON in UTF-8") from error
     if not isinstance(value, dict):
         raise MalformedInput("not a JSON object")
-    members = _members(value, _DEEPEST)
+    refuse_duplicates(raw, members=count_members(value))
+    return value
+
+
+def refuse_duplicates(raw: bytes, *, members: int) -> None:
+    """Raise MalformedInput if a member name stands twice in JSON of which so many members were decoded."""
     spelled_otherwise = b"\\" in raw or any(colon in raw for colon in _SPACED_COLONS)
     # Without escapes and spaces before colons each member leaves one `":` in the text. More of them are duplicates,
     # or strings that begin with a colon: then the slow way tells.
     if spelled_otherwise or raw.count(b'":') != members:
         _refuse_duplicates(raw)
-    return value
 
 
-def _members(value: object, depth: int) -> int:
+def count_members(value: dict[str, Any] | list[Any], depth: int = _DEEPEST) -> int:
+    """Count the members of a decoded value at every depth; raises MalformedInput for nesting beyond `depth`."""
     if depth == 0:
         raise MalformedInput(f"nested deeper than {_DEEPEST}")
-    if isinstance(value, dict):
-        nested = sum(_members(item, depth - 1) for item in value.values() if isinstance(item, dict | list))
-        return len(value) + nested
-    if isinstance(value, list):
-        return sum(_members(item, depth - 1) for item in value if isinstance(item, dict | list))
-    return 0
+    count, items = (len(value), value.values()) if isinstance(value, dict) else (0, value)
+    for item in items:
+        kind = type(item)
+        if kind is dict or kind is list:  # What the decoder makes, and nothing that derives from it.
+            count += count_members(item, depth - 1)
+    return count
 
 
 def _refuse_duplicates(raw: bytes) -> None:

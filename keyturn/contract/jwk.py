@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt import PyJWK
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
@@ -15,10 +18,24 @@ from keyturn.contract.errors import MalformedInput
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
-# One algorithm object each; PyJWT's do the padding and the ECDSA signature's form (RFC 7518, 3.4).
+
+class _Ecdsa(ECAlgorithm):
+    """PyJWT's ECDSA, which makes what it signs with once, and not for each signature."""
+
+    def __init__(self, hash_alg: type[HashAlgorithm], curve: type[ec.EllipticCurve]) -> None:
+        super().__init__(hash_alg, curve)
+        self._ecdsa, self._bytes = ec.ECDSA(hash_alg()), curve().key_size // 8
+
+    def sign(self, msg: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+        """Return the two numbers of a signature at their fixed width (RFC 7518, 3.4)."""
+        r, s = decode_dss_signature(key.sign(msg, self._ecdsa))
+        return r.to_bytes(self._bytes, "big") + s.to_bytes(self._bytes, "big")
+
+
+# One algorithm object each; PyJWT's do the padding and check the ECDSA signature's form.
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "ES256": ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1),
-    "ES384": ECAlgorithm(ECAlgorithm.SHA384, ec.SECP384R1),
+    "ES256": _Ecdsa(hashes.SHA256, ec.SECP256R1),
+    "ES384": _Ecdsa(hashes.SHA384, ec.SECP384R1),
     "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
     "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
     "EdDSA": OKPAlgorithm(),

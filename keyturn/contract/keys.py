@@ -124,11 +124,13 @@ class RotationRequest(msgspec.Struct, frozen=True, kw_only=True):
 class KeySet:
     """All keys of an issuer by kid, in order of publication; a value, changed by making the next one."""
 
-    __slots__ = ("_records", "requests")
+    __slots__ = ("_active", "_records", "requests")
 
     def __init__(self, records: Iterable[KeyRecord] = (), requests: Iterable[RotationRequest] = ()) -> None:
         self._records: Mapping[str, KeyRecord] = {record.kid: record for record in records}
         self.requests = tuple(requests)
+        active = [record for record in self._records.values() if record.phase is Phase.ACTIVE]
+        self._active = {(record.alg, record.use): record for record in reversed(active)}
 
     def __iter__(self) -> Iterator[KeyRecord]:
         """Iterate over the records in order of publication."""
@@ -148,7 +150,7 @@ class KeySet:
 
     def active(self, alg: str, use: Use) -> KeyRecord | None:
         """Return the key that signs for an algorithm and use."""
-        return next(iter(self.of(alg, use, Phase.ACTIVE)), None)
+        return self._active.get((alg, use))
 
     def standby(self, alg: str, use: Use) -> KeyRecord | None:
         """Return the published key that signs next: the one asked for by name, else the one held the longest."""
