@@ -32,6 +32,7 @@ class Services:
     def __init__(self, directory: Path, server: EmbeddedServer, ports: Mapping[str, int], http: ClientSession) -> None:
         """Know them."""
         self.directory, self.server = directory, server
+        self.pids: dict[str, int] = {}
         self._ports, self._http, self._admin = ports, http, ""
 
     @property
@@ -99,6 +100,7 @@ async def running(home: Path, *names: str, verifiers: int = 1, cpu: int = LOAD_C
             for name in names:
                 with pinned(cpu):
                     processes.append(_start(home, name, ports[name], server.url()))
+                services.pids[name] = processes[-1].pid
             for name in names:
                 await services.until_ready(name)
             yield services
@@ -106,6 +108,12 @@ async def running(home: Path, *names: str, verifiers: int = 1, cpu: int = LOAD_C
         for process in processes:
             await asyncio.to_thread(ended, process)
         await server.stop()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return how much CPU a process has used, to the hundredth."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _start(home: Path, name: str, port: int, redis_url: str) -> subprocess.Popen[bytes]:

@@ -1,6 +1,6 @@
 """Signs tokens by the active key, as long as the store confirms that we know which one that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -8,7 +8,7 @@ import msgspec
 
 from keyservice.keyring import Keyring
 from keyturn.clock import Clock
-from keyturn.contract.encoding import b64url, encode_json
+from keyturn.contract.encoding import b64url_bytes, encode_json
 from keyturn.contract.errors import SignerUnavailable, SigningRefused
 from keyturn.contract.jwk import ALGORITHMS, PrivateKey
 from keyturn.contract.keys import KeyRecord
@@ -69,8 +69,7 @@ class Signer:
         keys = {alg: self._key(alg) for alg in {request.alg or usual for request in requests}}
         if not self._leased():
             raise SignerUnavailable("the signer's lease has run out")
-        now = self._clock.now()
-        tokens = [self._signed(request, *keys[request.alg or usual], now) for request in requests]
+        tokens = self._signed(requests, keys, usual)
         active = self._replica.keys.active
         if not self._leased() or any(active(alg, self._policy.use) is not key for alg, (key, _) in keys.items()):
             raise SignerUnavailable("the signer's lease ran out while signing")
@@ -83,26 +82,38 @@ class Signer:
             raise SignerUnavailable(f"no active {alg} key that can sign")
         return record, private
 
-    def _signed(self, request: Request, record: KeyRecord, private: PrivateKey, now: float) -> str:
+    def _signed(
+        self, requests: Sequence[Request], keys: Mapping[str, tuple[KeyRecord, PrivateKey]], usual: str
+    ) -> list[str]:
+        now = self._clock.now()
+        latest = {alg: self._latest(record, now) for alg, (record, _) in keys.items()}
+        composed, tokens = {"iss": self._replica.issuer, "iat": int(now)}, []
+        for typ, claims, wanted in ((one.typ, one.claims, one.alg) for one in requests):
+            alg = wanted or usual
+            record, private = keys[alg]
+            asked = claims.get("exp", latest[alg])
+            if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
+                raise SigningRefused("exp is a moment to come, in Unix seconds")
+            payload = encode_json({**claims, **composed, "exp": int(min(asked, latest[alg]))})
+            signing_input = _header(alg, record.kid, typ) + b64url_bytes(payload)
+            signature = b64url_bytes(ALGORITHMS[alg].sign(signing_input, private))
+            tokens.append((signing_input + b"." + signature).decode("ascii"))
+        return tokens
+
+    def _latest(self, record: KeyRecord, now: float) -> float:
+        """Return the latest `exp` that a key may sign now."""
         if record.sign_until is None or record.verify_until is None or now >= record.sign_until:
             raise SignerUnavailable(f"key {record.kid} is past the time in which it signs")
-        latest = min(now + record.token_seconds, record.verify_until - 2 * self._policy.skew_seconds)
-        asked = request.claims.get("exp", latest)
-        if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
-            raise SigningRefused("exp is a moment to come, in Unix seconds")
-        claims = {**request.claims, "iss": self._replica.issuer, "iat": int(now), "exp": int(min(asked, latest))}
-        signing_input = f"{_header(record.alg, record.kid, request.typ)}.{b64url(encode_json(claims))}"
-        signature = ALGORITHMS[record.alg].sign(signing_input.encode("ascii"), private)
-        return f"{signing_input}.{b64url(signature)}"
+        return min(now + record.token_seconds, record.verify_until - 2 * self._policy.skew_seconds)
 
     def _leased(self) -> bool:
         return self._clock.boottime() - self._publisher.confirmed_boottime < self._policy.lease_seconds
 
 
 @lru_cache(maxsize=_HEADERS_KEPT)
-def _header(alg: str, kid: str, typ: str) -> str:
-    """Return the encoded header that all tokens of one key and type share."""
-    return b64url(encode_json({"alg": alg, "kid": kid, "typ": typ}))
+def _header(alg: str, kid: str, typ: str) -> bytes:
+    """Return the encoded header, and the dot after it, that all tokens of one key and type share."""
+    return b64url_bytes(encode_json({"alg": alg, "kid": kid, "typ": typ})) + b"."
 
 
 def _check_allowed(request: Request, allowed: MaySign | None) -> None:
@@ -111,7 +122,10 @@ def _check_allowed(request: Request, allowed: MaySign | None) -> None:
     claims = request.claims
     if "iss" in claims or "iat" in claims:
         raise SigningRefused("iss and iat are set by the signer")
-    if not is_audience(claims.get("aud")):
+    audience = claims.get("aud")
+    if isinstance(audience, str) and audience in allowed.audiences:
+        return
+    if not is_audience(audience):
         raise SigningRefused("a token has an audience")
     if not allowed.any_audience and not all(one in allowed.audiences for one in audiences(claims)):
         raise SigningRefused("an audience that this service may not have signed")

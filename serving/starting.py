@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import uvloop
+
 from keyturn.clock import SystemClock
 from keyturn.process.logging import configure_logging, logger
 from keyturn.process.running import run
@@ -30,4 +32,4 @@ def start(make: Callable[[Settings, Parts], Service], shape: type[Section], *, a
                 setting=f"{name}.listen",
             )  # fmt: skip
 
-    return run(main, name=name)
+    return run(main, name=name, loop_factory=uvloop.new_event_loop)

@@ -103,7 +103,7 @@ async def test_a_lease_that_runs_out_between_check_and_signature_signs_nothing(
     assert isinstance(world.clock, ManualClock)
     clock, sign = world.clock, one.signer._signed
 
-    def paused(*arguments: Any) -> str:
+    def paused(*arguments: Any) -> list[str]:
         clock.advance(POLICY.lease_seconds)
         return sign(*arguments)
 

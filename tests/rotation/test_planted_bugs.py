@@ -117,7 +117,7 @@ def looks_at_the_lease_once(patch: pytest.MonkeyPatch) -> None:
     leased, signed = Signer._leased, Signer._signed
     inside: list[Signer] = []
 
-    def remembering(self: Signer, *arguments: Any) -> str:
+    def remembering(self: Signer, *arguments: Any) -> list[str]:
         inside.append(self)
         return signed(self, *arguments)
 
