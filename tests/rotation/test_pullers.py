@@ -1,142 +1,121 @@
-"""A hundred rotations under load, before the eyes of `jose`, PyJWT and a sidecar, which reject no good token."""
+"""Clients that pull the JWKS, and sidecars that are pushed, through a hundred rotations: no good token is refused."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from aiohttp import ClientSession, ClientTimeout, encode_basic_auth
 from jwt import PyJWKClient
 
+from keyturn.cli.provisioning import DEFAULT_AUDIENCE
 from keyturn.clock import SystemClock
-from tests.interop.system import AUDIENCE, System, running_system
+from tests.faults.fleet import Fleet
+from tests.faults.people import People, people_of
+from tests.faults.recorder import Held
 from tests.interop.test_jose import NodeService, node_service
 
-ROTATIONS, MORE_ROTATIONS = 100, 2
+ROTATIONS = 100
 COOL_DOWN_SECONDS = 0.1
-PAUSE_SECONDS = 0.1  # After each: with what it takes itself, a client may ask again between any two.
-LOADS = 3
-KEPT = 200
+BETWEEN_SECONDS = 0.6
 CLOCK = SystemClock()
+# C is longer than the clients' cool-down. Eight standbys, published 5 s ahead, so that one is ready every 0.6 s.
+SETTINGS = {
+    "FRESHNESS__SKEW": "200ms", "FRESHNESS__STALE": "2s", "FRESHNESS__EXPIRED": "4s",
+    "ROTATION__BARRIER": "both", "ROTATION__CACHE": "500ms", "ROTATION__STANDBYS": "8",
+}  # fmt: skip
+EVERYBODY = ("keyservice", "authorization", "revocation", "sidecar-1", "sidecar-2")
 
 
 @dataclass
-class Crowd:
-    """Clients that get tokens, and those that check them, each in its own manner."""
+class Issuer:
+    """What a client that pulls must know of an issuer."""
 
-    system: System
-    http: ClientSession
-    node: NodeService
-    python: PyJWKClient
-    tokens: list[str] = field(default_factory=list)
-    accepted: Counter[str] = field(default_factory=Counter)
-    rejected: list[tuple[str, Any]] = field(default_factory=list)
-    kids: set[str] = field(default_factory=set)
-    asking_node: asyncio.Lock = field(default_factory=asyncio.Lock)
+    fleet: Fleet
 
-    async def post(self, path: str, who: str, **request: Any) -> dict[str, Any]:
-        """Ask the issuer."""
-        headers = {"Authorization": encode_basic_auth(*self.system.credentials(who))} if who else {}
-        headers |= request.pop("headers", {})
-        async with self.http.post(self.system.issuer + path, headers=headers, **request) as answer:
-            assert answer.status == 200, await answer.text()
-            return dict(await answer.json())
+    async def metadata(self) -> dict[str, str]:
+        """Return issuer and JWKS, which is all that is asked for here."""
+        return {"issuer": self.fleet.issuer, "jwks_uri": f"{self.fleet.url('keyservice')}/.well-known/jwks.json"}
 
-    async def token(self, who: str = "CLIENT") -> str:
-        """Return a fresh access token."""
-        told = await self.post("/token", who, data={"grant_type": "client_credentials"})
-        return str(told["access_token"])
 
-    async def check(self, token: str) -> None:
-        """Have a token checked by everybody."""
-        await asyncio.gather(self._by_sidecar(token), self._by_jose(token), self._by_pyjwt(token))
+@dataclass
+class Pullers:
+    """A Node service with `jose`, a Python service with PyJWKClient, and two sidecars; all that they refused."""
 
-    async def _by_sidecar(self, token: str) -> None:
-        url = f"{self.system.env['KEYTURN_SIDECAR_URL']}/nginx/default"
-        async with self.http.get(url, headers={"Authorization": f"Bearer {token}"}) as answer:
-            self._note("sidecar", None if answer.status == 200 else answer.status)
+    fleet: Fleet
+    people: People
+    jose: NodeService
+    pyjwk: PyJWKClient
+    checked: int = 0
+    refused: list[str] = field(default_factory=list)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def _by_jose(self, token: str) -> None:
-        async with self.asking_node:
-            told = await self.node.verify(token)
+    async def check(self, held: Held) -> None:
+        """Let everybody verify a token that is good."""
+        async with self._one_at_a_time:
+            told = await self.jose.verify(held.text)
         self._note("jose", told.get("error"))
+        self._note("PyJWKClient", await asyncio.to_thread(self._pyjwk, held.text))
+        for status in await self.people.statuses(held):
+            self._note("sidecar", None if status == 200 else status)
 
-    async def _by_pyjwt(self, token: str) -> None:
-        self._note("pyjwt", await asyncio.to_thread(self._decode, token))
-
-    def _decode(self, token: str) -> str | None:
+    def _pyjwk(self, token: str) -> str | None:
         try:
-            key = self.python.get_signing_key_from_jwt(token)
-            jwt.decode(token, key, algorithms=["ES256"], audience=AUDIENCE, issuer=self.system.issuer)
-        except jwt.PyJWTError as refusal:
-            return str(refusal)
+            key = self.pyjwk.get_signing_key_from_jwt(token).key
+            jwt.decode(token, key, algorithms=["ES256"], audience=DEFAULT_AUDIENCE, issuer=self.fleet.issuer)
+        except jwt.PyJWTError as error:
+            return f"{type(error).__name__}: {error}"
         return None
 
-    def _note(self, who: str, refusal: object) -> None:
-        self.accepted[who] += refusal is None
-        if refusal is not None:
-            self.rejected.append((who, refusal))
-
-    async def load(self) -> None:
-        """Get tokens and have each checked at once, together with an older one, until cancelled."""
-        while True:
-            token = await self.token()
-            self.tokens.append(token)
-            self.kids.add(jwt.get_unverified_header(token)["kid"])
-            await self.check(token)
-            await self.check(self.tokens[len(self.tokens) * 7 % min(KEPT, len(self.tokens))])
-
-    async def rotate(self, count: int) -> None:
-        """Rotate so many times, each adopted by the sidecar before the next."""
-        bearer = {"Authorization": f"Bearer {await self.token('ADMIN')}"}
-        for _ in range(count):
-            await self.post("/keys/rotate?wait=all", "", json={}, headers=bearer)
-            await CLOCK.sleep(PAUSE_SECONDS)
-
-
-@asynccontextmanager
-async def crowd_at(system: System, python: PyJWKClient, **options: Any) -> AsyncIterator[Crowd]:
-    """Let a crowd at a system, with clients that have fetched the key set."""
-    async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(ClientSession(timeout=ClientTimeout(total=10)))
-        node = await stack.enter_async_context(node_service(system, **options))
-        crowd = Crowd(system, http, node, python)
-        await crowd.check(await crowd.token())
-        yield crowd
+    def _note(self, who: str, objection: Any) -> None:
+        self.checked += 1
+        if objection is not None:
+            self.refused.append(f"{who}: {objection}")
 
 
 @pytest.fixture
-async def system() -> AsyncIterator[System]:
-    """Run a system of this test's own: nobody else may rotate its keys."""
-    async with running_system() as system:
-        yield system
+async def people(tmp_path: Path) -> AsyncIterator[People]:
+    """Run a fleet whose C fits clients that pull."""
+    async with Fleet(tmp_path / "keyturn", *EVERYBODY, settings=SETTINGS) as fleet, people_of(fleet) as people:
+        yield people
 
 
-async def test_a_hundred_rotations_under_load_reject_no_good_token_anywhere(system: System) -> None:
-    """Who pulls asks again within its cool-down, and the standbys were in what it pulled before."""
-    uri = (await system.metadata())["jwks_uri"]
-    python = PyJWKClient(uri, lifespan=COOL_DOWN_SECONDS, cooldown_duration=COOL_DOWN_SECONDS)
-    async with crowd_at(system, python, cooldownMs=int(COOL_DOWN_SECONDS * 1000)) as crowd:
-        loads = [asyncio.create_task(crowd.load()) for _ in range(LOADS)]
-        await crowd.rotate(ROTATIONS)
-        for load in loads:
-            assert not load.done(), load.exception()
-            load.cancel()
-        await asyncio.gather(*loads, return_exceptions=True)
-        assert crowd.rejected == []
-        assert len(crowd.kids) > ROTATIONS * 0.9
-        assert min(crowd.accepted.values()) > 3 * ROTATIONS, crowd.accepted
-        assert set(crowd.accepted) == {"sidecar", "jose", "pyjwt"}
-    # And two more, each followed by a check, with clients as they come: neither asks again for 30 s.
-    async with crowd_at(system, PyJWKClient(uri)) as crowd:
-        for _ in range(MORE_ROTATIONS):
-            await crowd.rotate(1)
-            token = await crowd.token()
-            crowd.kids.add(jwt.get_unverified_header(token)["kid"])
-            await crowd.check(token)
-        assert crowd.rejected == []
-        assert len(crowd.kids) == MORE_ROTATIONS
+async def test_a_hundred_rotations_and_two_at_the_clients_defaults_refuse_no_good_token(people: People) -> None:
+    """Poll and cache are where rotations break elsewhere: a key that is published in time is never news."""
+    await people.rotate()  # The first of a new issuer's standbys has to wait its time; from then on one is ready.
+    fleet, tokens = people.fleet, [await people.token()]
+    uri = (await Issuer(fleet).metadata())["jwks_uri"]
+    quick = PyJWKClient(uri, cooldown_duration=COOL_DOWN_SECONDS)
+    async with node_service(Issuer(fleet), cooldownMs=COOL_DOWN_SECONDS * 1000) as jose:  # type: ignore[arg-type]
+        pullers = Pullers(fleet, people, jose, quick)
+
+        async def load() -> None:
+            turn = 0
+            while True:
+                turn += 1
+                await pullers.check(tokens[-1 - turn % min(len(tokens), 12)])
+                await CLOCK.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            busy = group.create_task(load())
+            for _ in range(ROTATIONS):
+                await CLOCK.sleep(BETWEEN_SECONDS)
+                assert await people.rotate() == 200
+                tokens.append(await people.token())
+                await pullers.check(tokens[-1])
+            busy.cancel()
+        for held in tokens[:: ROTATIONS // 20]:
+            await pullers.check(held)
+    kids = {jwt.get_unverified_header(held.text)["kid"] for held in tokens}
+    assert len(kids) == ROTATIONS + 1
+    async with node_service(Issuer(fleet)) as jose:  # type: ignore[arg-type]
+        at_defaults = Pullers(fleet, people, jose, PyJWKClient(uri))
+        await at_defaults.check(tokens[-1])
+        for _ in range(2):
+            assert await people.rotate() == 200
+            await at_defaults.check(await people.token())
+    assert pullers.refused == []
+    assert at_defaults.refused == []
+    assert pullers.checked > 4 * ROTATIONS
