@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyturn import entropy
-from keyturn.contract.encoding import b64url, unb64url
+from keyturn.contract.encoding import unb64url
 from keyturn.contract.errors import ConfigurationError, MalformedInput, TrustError
 from keyturn.process.values import Secret, Unfit
 
@@ -113,11 +113,6 @@ class FileWrapper:
                 f"{self._path} cannot be read: {error}", setting="keyservice.kek_file",
                 mend=error.mend if isinstance(error, Unfit) else _MEND,
             ) from error  # fmt: skip
-
-
-def new_kek(now: float) -> dict[str, str]:
-    """Return a new KEK as its file holds it."""
-    return {"id": entropy.uuid7(now), "key": b64url(entropy.token_bytes(KEY_BYTES))}
 
 
 def _parse(content: bytes) -> tuple[_Kek, ...]:

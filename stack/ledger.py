@@ -34,7 +34,6 @@ class Ledger:
     held: list[Held] = field(default_factory=list)
     tokens_issued: int = 0
     verified: int = 0
-    stale_answers: int = 0
     false_rejects: list[str] = field(default_factory=list)
     false_accepts: list[str] = field(default_factory=list)
     revocation_ms: list[float] = field(default_factory=list)
@@ -53,10 +52,9 @@ class Ledger:
         """Return the tokens that must pass."""
         return [one for one in self.held if one.life is Life.LIVE]
 
-    def answered(self, held: Held, before: Life, status: int, state: str, sidecar: str) -> None:
+    def answered(self, held: Held, before: Life, status: int, sidecar: str) -> None:
         """Judge one answer: `before` is the token's life when the request began."""
         self.verified += 1
-        self.stale_answers += state == "stale"
         if before is Life.LIVE and held.life is Life.LIVE and status != 200:  # noqa: PLR2004
             self.false_rejects.append(f"{sidecar} answered {status} for a live token of key {held.kid[:8]}")
         if before is Life.DEAD and status == 200:  # noqa: PLR2004

@@ -62,7 +62,7 @@ class EmbeddedServer:
         `settings` are more lines of the server's own configuration, for tests of unusual servers.
         """
         self.directory = directory.absolute()
-        self._wanted_port, self._port = port, port
+        self._port = port
         self._aclfile, self._user, self._password = aclfile, user, password
         self._clock = clock or SystemClock()
         self._more_settings = dict(settings or {})

@@ -58,8 +58,7 @@ class Traffic:
         before, client = held.life, client or self._checking
         client.token = {"access_token": held.token, "token_type": "Bearer"}
         response = await client.get(f"{sidecar}/nginx/default")
-        state = response.headers.get("X-Auth-State", "")
-        self._ledger.answered(held, before, response.status_code, state, sidecar)
+        self._ledger.answered(held, before, response.status_code, sidecar)
         return int(response.status_code)
 
     async def steadily(self) -> None:

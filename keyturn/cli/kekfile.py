@@ -19,6 +19,11 @@ MOST_KEKS = 16  # As the key service reads it.
 Kek: TypeAlias = dict[str, str]
 
 
+def new_kek(now: float) -> Kek:
+    """Return a new KEK as its file holds it."""
+    return {"id": entropy.uuid7(now), "key": b64url(entropy.token_bytes(KEK_BYTES))}
+
+
 class KekFile:
     """`{"id", "key"}`, or `{"keys": [newest, …]}`; mode 0600."""
 
@@ -46,7 +51,7 @@ class KekFile:
             held = self.read()
             if len(held) >= MOST_KEKS:
                 raise WrongUsage(f"{self.path} holds {len(held)} KEKs, as many as it may: --reseal-only --drop-old")
-            keks = [{"id": entropy.uuid7(now), "key": b64url(entropy.token_bytes(KEK_BYTES))}, *held]
+            keks = [new_kek(now), *held]
             self._write(keks)
         return keks
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keyturn import entropy
+from keyturn.cli.kekfile import new_kek
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential, secret_hash
 from keyturn.contract.encoding import b64url
 from keyturn.contract.envelope import StatementKey
@@ -121,8 +122,8 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
     for lane, genesis in _genesis(now):
         signed = sign_snapshot(roles[lane].key, genesis)
         _write(directory / "genesis" / f"{lane}.jws", signed.compact, private=False)
-    _write(directory / "kek.json", _json({"id": _sealing_id(now), "key": _random(_SEALING_BYTES)}))
-    _write(directory / "records.json", _json({"id": _sealing_id(now), "seal": _random(32), "pepper": _random(32)}))
+    _write(directory / "kek.json", _json(new_kek(now)))
+    _write(directory / "records.json", _json(_record_keys(now)))
     for client_id, secret in secrets.items():
         _write(directory / "clients" / f"{client_id}.secret", secret.encode("ascii"))
     _write_users(directory / "redis", plan.verifiers)
@@ -225,8 +226,8 @@ def _random(count: int) -> str:
     return b64url(entropy.token_bytes(count))
 
 
-def _sealing_id(now: float) -> str:
-    return entropy.uuid7(now)
+def _record_keys(now: float) -> dict[str, str]:
+    return {"id": entropy.uuid7(now), "seal": _random(_SEALING_BYTES), "pepper": _random(_SEALING_BYTES)}
 
 
 def _json(value: Any) -> bytes:

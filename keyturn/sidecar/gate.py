@@ -30,12 +30,12 @@ class Gate:
     """Answers the requests of one dialect under one policy; counts what it answered."""
 
     __slots__ = (
-        "_dialect", "_judge", "_latecomers", "_name", "_policy", "_two_tokens", "_unauthorized",
+        "_judge", "_latecomers", "_name", "_policy", "_two_tokens", "_unauthorized",
         "allowed", "bad_token", "forbidden", "no_token", "two_tokens", "unknown",
     )  # fmt: skip
 
     def __init__(self, verifier: TokenVerifier, policy: Policy, dialect: Dialect, latecomers: Latecomers) -> None:
-        self._judge, self._policy, self._dialect, self._latecomers = verifier.judge, policy, dialect, latecomers
+        self._judge, self._policy, self._latecomers = verifier.judge, policy, latecomers
         self._name = dialect.name
         self._two_tokens = replies.two_tokens(status=dialect.two_tokens)
         self._unauthorized: dict[str, bytes] = {}  # By reason: a handful of stable words.

@@ -10,7 +10,8 @@ from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
 from keyservice.signer import Signer
-from keyservice.wrapping import FileWrapper, new_kek
+from keyservice.wrapping import FileWrapper
+from keyturn.cli.kekfile import new_kek
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import Barrier, RotationPolicy
 from keyturn.contract.trust import Identity, IdentityKind, MaySign

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from keyservice.rotator import Order
 from keyservice.sealing import KeySealer
 from keyservice.transit import TransitWrapper
-from keyservice.wrapping import FileWrapper, KeyWrapper, SealedKeyUnreadable, new_kek
+from keyservice.wrapping import FileWrapper, KeyWrapper, SealedKeyUnreadable
 from keyturn import entropy
+from keyturn.cli.kekfile import new_kek
 from keyturn.contract.encoding import b64url
 from keyturn.contract.errors import ConfigurationError, WrapperUnavailable
 from keyturn.contract.jwk import PrivateKey

@@ -84,7 +84,7 @@ async def people(tmp_path: Path) -> AsyncIterator[People]:
 
 
 async def rotated(people: People) -> None:
-    """Rotate; where a slow disk makes the store late (503), ask again, as a client does."""
+    """Rotate; where the store is late on a busy machine (503), ask again, as a client does."""
     await eventually(lambda: _is_200(people), within_seconds=20)
 
 

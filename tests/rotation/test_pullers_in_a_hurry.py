@@ -47,7 +47,7 @@ class Crowd:
         headers["Idempotency-Key"] = uuid7(CLOCK.now())
         for _ in range(MOST_TRIES):
             async with self.http.post(self.system.issuer + path, headers=headers, **request) as answer:
-                if answer.status == 503:  # A disk that is slow to sync: ask again, as Retry-After has it.
+                if answer.status == 503:  # The store was late on a busy machine: ask again, as Retry-After has it.
                     await CLOCK.sleep(float(answer.headers["Retry-After"]))
                     continue
                 assert answer.status == 200, await answer.text()
