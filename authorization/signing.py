@@ -16,7 +16,8 @@ from serving.gathering import Gathering
 
 SERVICE = "authorization"
 PATH = "/sign"
-MOST_TOGETHER = 64  # What the signer takes in one request.
+MOST_TOGETHER = 256  # What the signer takes in one request,
+LARGEST_BODY_BYTES = 512 * 1024  # and how large that may be.
 MOST_WAITING = 2048
 ANSWER_SECONDS = 3.0
 CONNECT_SECONDS = 1.0
@@ -73,6 +74,9 @@ class SigningClient:
 
     async def _send(self, wanted: Sequence[Unsigned]) -> list[str]:
         body = encode_json({"tokens": [one._asdict() for one in wanted]})
+        if len(body) > LARGEST_BODY_BYTES and len(wanted) > 1:
+            half = len(wanted) // 2
+            return [*await self._send(wanted[:half]), *await self._send(wanted[half:])]
         try:
             status, answer = await self._post(body)
         except (ClientError, OSError):

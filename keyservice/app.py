@@ -11,7 +11,7 @@ from keyservice.readings import export_rotation
 from keyservice.routes import KeyRoutes
 from keyservice.settings import KeyserviceSettings
 from keyservice.signer import Signer
-from keyservice.signing import SigningEndpoint
+from keyservice.signing import LARGEST_BODY_BYTES, SigningEndpoint
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError, WrapperUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust, open_trust
@@ -59,7 +59,7 @@ class KeyService:
     async def run(self) -> None:
         """Begin the lane if told to, then beat, watch, sign and tend until cancelled."""
         await self._begin()
-        signing = make_application(self._parts.log, clock=self._parts.clock)
+        signing = make_application(self._parts.log, clock=self._parts.clock, largest_body_bytes=LARGEST_BODY_BYTES)
         SigningEndpoint(self._signer, self._parts.replica, self._parts.clock).add_routes(signing)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up))

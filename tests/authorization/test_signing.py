@@ -1,5 +1,6 @@
 """The way to the signer: whatever happens there, a caller hears `signer_unavailable`, or gets its own token."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from authorization.app import AuthorizationService
-from authorization.signing import SigningClient
+from authorization.signing import MOST_TOGETHER, SigningClient
 from keyturn.clock import SystemClock
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementKey
@@ -82,3 +83,12 @@ async def test_a_configuration_that_cannot_work_names_setting_and_mend(stage: St
     ):
         with pytest.raises(ConfigurationError, match=setting):
             AuthorizationService(stage.settings(tmp_path, authorization=own), stage.parts)
+
+
+async def test_what_is_too_large_for_one_request_goes_in_several(client: SigningClient, signer: FakeSigner) -> None:
+    """Many sign-ins with large claims at once must not fail for being together."""
+    large = ["x" * 5000 + str(number) for number in range(MOST_TOGETHER)]
+    tokens = await asyncio.gather(*(client.sign("at+jwt", unsigned(sub=sub)) for sub in large))
+    assert [parse_token(token.encode()).claims["sub"] for token in tokens] == large
+    assert sum(signer.batches) == MOST_TOGETHER
+    assert len(signer.batches) > 2  # 1.3 MB in requests of at most 512 KiB.
