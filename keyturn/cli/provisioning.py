@@ -34,11 +34,12 @@ _WATCHING = "+info +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &key
 _READING_RECORDS = "(+get %R~keyturn:record:*)"
 _PUBLISHING_KEYS = (
     "+script|load +config|get (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
-    "(+evalsha +hget +hmget +hset +hdel +hincrby +xadd ~keyturn:keys:* ~keyturn:sealed-keys)"
+    "(+evalsha +hget +hmget +hset +hdel +hincrby +xadd ~keyturn:keys:* ~keyturn:sealed-keys) "
+    "(+del +xtrim %W~keyturn:keys:*)"
 )
 _PUBLISHING_REVOCATIONS = (
     "+script|load +config|get (+publish &keyturn:revocations:bell) "
-    "(+evalsha +hget +hmget +hset +hincrby +xadd +xtrim ~keyturn:revocations:*)"
+    "(+evalsha +hget +hmget +hset +hincrby +xadd +xtrim +del ~keyturn:revocations:*)"
 )
 _RUNNING_JOBS = (
     "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
@@ -46,8 +47,7 @@ _RUNNING_JOBS = (
 )
 USERS = {
     "authorization": f"{_FOLLOWING} (+set %W~keyturn:record:*)",
-    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} "
-    "(+set %W~keyturn:trust) (+xtrim %W~keyturn:keys:*)",
+    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+set %W~keyturn:trust)",
     "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
     "revocation": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*)",
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",

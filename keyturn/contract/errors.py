@@ -77,6 +77,12 @@ class PositionTaken(FeedError):
     code = "position_taken"
 
 
+class StreamSpoiled(FeedError):
+    """The stream of a lane's epoch holds what its publisher did not write: nothing can be added to it any more."""
+
+    code = "stream_spoiled"
+
+
 class StoreUnavailable(KeyturnError):
     """A store of records cannot be reached; nothing can be said about a token."""
 

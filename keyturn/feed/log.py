@@ -9,6 +9,7 @@ from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position
 
 BATCH = 256  # Events in one read of a stream.
+BEAT_LEASE_SECONDS = 2.5  # A replica of a publisher that was silent for so long has lost its turn to beat.
 MOST_AHEAD_SECONDS = 5.0  # A stored head that is later by this than a new one was never honest, or its clock was not.
 
 
@@ -58,13 +59,15 @@ class Feed(Protocol):
     async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
         """Add an event if the lane stands exactly at `after`, then ring the doorbell, all in one step.
 
-        Raises PositionTaken if it stands elsewhere.
+        Raises PositionTaken if it stands elsewhere, StreamSpoiled if its stream holds what no publisher wrote.
         """
         ...
 
-    async def beat(self, head: SignedHead) -> bool:
+    async def beat(self, head: SignedHead, *, beater: str) -> bool:
         """Store and ring a head if the lane stands at its position and the stored statement is older.
 
+        `beater` names a replica of the publisher. While another one beats, its turn comes only once the stored
+        statement is 2.5 s older than its head.
         One that is dated 5 s later or more, or not at all, counts as older: it must not silence the publisher.
         """
         ...
@@ -73,8 +76,11 @@ class Feed(Protocol):
         """Make a write that only succeeds where the lane stands at that position; say whether it does."""
         ...
 
-    async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
-        """Begin an epoch if the lane stands at `after` (None: if nothing is there); say whether that was so."""
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None) -> bool:
+        """Begin an epoch if the stored position is `after`, byte for byte; say whether that was so.
+
+        None: if nothing is there, or nothing that is a lane's. The epoch's stream begins empty, whatever was there.
+        """
         ...
 
     async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
@@ -90,7 +96,7 @@ class Feed(Protocol):
         ...
 
     async def top(self, lane: Lane) -> Top | None:
-        """Return the newest place, None for a lane that never began."""
+        """Return the newest place, None for a lane that never began, or that was overwritten by something else."""
         ...
 
     async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
@@ -114,7 +120,7 @@ class Feed(Protocol):
         ...
 
     async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
-        """Replace the sealed form of a private key if it is still `held`; say whether it was."""
+        """Replace the sealed form of a private key if it is still `held` (empty: if there is none); say whether."""
         ...
 
     def listen(self) -> AbstractAsyncContextManager[Doorbell]:

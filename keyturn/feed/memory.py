@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from keyturn.contract.errors import FeedUnavailable, PositionTaken
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position
-from keyturn.feed.log import BATCH, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 _QUEUE = 1024  # Unread words of one subscriber; one more and it is cut off, as a real server does.
 _T = TypeVar("_T")
@@ -22,6 +22,7 @@ class _Chain:
     at: float
     snapshot: SignedSnapshot
     events: dict[int, list[bytes]] = field(default_factory=dict)
+    beater: str = ""
     trimmed: dict[int, int] = field(default_factory=dict)  # How many events of an epoch were forgotten.
 
 
@@ -82,15 +83,16 @@ class MemoryFeed:
             self._sealed.pop(kid, None)
         self._ring(Rung(lane, event.compact))
 
-    async def beat(self, head: SignedHead) -> bool:
-        """Store and ring a head if the lane stands at its position and the stored statement is older."""
+    async def beat(self, head: SignedHead, *, beater: str) -> bool:
+        """Store and ring a head if the lane stands at its position and it is our turn."""
         self._reach()
         chain = self._chains.get(head.head.lane)
         if chain is None or chain.position != str(head.position):
             return False
-        if head.head.at <= chain.at < head.head.at + MOST_AHEAD_SECONDS:
+        lease = BEAT_LEASE_SECONDS if chain.beater not in ("", beater) else 0.0
+        if head.head.at - lease <= chain.at < head.head.at + MOST_AHEAD_SECONDS:
             return False
-        chain.statement, chain.at = head.compact, head.head.at
+        chain.statement, chain.at, chain.beater = head.compact, head.head.at, beater
         self._ring(Rung(head.head.lane, head.compact))
         return True
 
@@ -100,14 +102,15 @@ class MemoryFeed:
         chain = self._chains.get(lane)
         return chain is not None and chain.position == str(position)
 
-    async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
-        """Begin an epoch if the lane stands at `after`."""
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None) -> bool:
+        """Begin an epoch if the stored position is `after`."""
         self._reach()
         lane = snapshot.snapshot.lane
         chain = self._chains.get(lane)
-        if (None if chain is None else chain.position) != (None if after is None else str(after)):
+        if (None if chain is None else chain.position) != after:
             return False
         events = {} if chain is None else chain.events
+        events.pop(snapshot.position.epoch, None)
         at = snapshot.snapshot.at
         self._chains[lane] = _Chain(str(snapshot.position), snapshot.compact, at, snapshot, events)
         self._ring(Rung(lane, snapshot.compact))
@@ -182,7 +185,7 @@ class MemoryFeed:
     async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
         """Replace the sealed form of a private key if it is still `held`."""
         self._reach()
-        if self._sealed.get(kid) != held:
+        if self._sealed.get(kid, b"") != held:
             return False
         self._sealed[kid] = by
         return True

@@ -64,6 +64,7 @@ class Publisher:
     def __init__(self, lane: Lane, key: StatementKey, feed: Feed, replica: PublishedState, clock: Clock) -> None:
         self.lane = lane
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
+        self._name = entropy.uuid7(clock.now())  # Among the replicas of this publisher.
         self._snapshot_at = (0, 0)
         self._good_snapshot, self._looked_boottime = "", float("-inf")
         self._kept: list[_Kept] = []
@@ -115,7 +116,7 @@ class Publisher:
             at=self._clock.now(), trust=self._replica.trust.version,
         )  # fmt: skip
         asked = self._clock.boottime()
-        rang = await self._feed.beat(sign_head(self._key, head))
+        rang = await self._feed.beat(sign_head(self._key, head), beater=self._name)
         # Another replica of this publisher may have beaten later; the position must hold all the same.
         if rang or await self._feed.confirm(self.lane, position):
             self.confirmed_boottime = asked

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken, StreamSpoiled
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.feed import scripts
-from keyturn.feed.log import BATCH, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 PREFIX = "keyturn:"
 TRUST_KEY = PREFIX + "trust"
@@ -40,6 +40,7 @@ def bell_channel(lane: Lane) -> str:
     return f"{PREFIX}{lane}:bell"
 
 
+_SPOILED = 2  # What the script says of a stream that holds more than its publisher wrote.
 _LANE_OF = {bell_channel(lane).encode(): lane for lane in Lane}
 
 
@@ -71,27 +72,30 @@ class RedisFeed:
             str(after), f"{position.sequence}-0", event.compact, str(position), _moment(event.event.at),
             bell_channel(lane), len(beside.erased), *beside.erased, *sealed,
         )  # fmt: skip
+        if done == _SPOILED:
+            raise StreamSpoiled(f"the stream of epoch {position.epoch} of lane {lane} was written to by somebody else")
         if not done:
             raise PositionTaken(f"lane {lane} does not stand at {after.epoch}:{after.sequence}")
 
-    async def beat(self, head: SignedHead) -> bool:
-        """Store and ring a head if the lane stands at its position and the stored statement is older."""
-        lane = head.head.lane
-        at, ceiling = _moment(head.head.at), _moment(head.head.at + MOST_AHEAD_SECONDS)
-        arguments = (str(head.position), at, head.compact, bell_channel(lane), ceiling)
+    async def beat(self, head: SignedHead, *, beater: str) -> bool:
+        """Store and ring a head if the lane stands at its position and it is our turn; see the protocol."""
+        lane, at = head.head.lane, head.head.at
+        arguments = (
+            str(head.position), _moment(at), head.compact, bell_channel(lane), _moment(at + MOST_AHEAD_SECONDS),
+            beater, _moment(at - BEAT_LEASE_SECONDS),
+        )  # fmt: skip
         return bool(await self._script(scripts.BEAT, [head_key(lane)], *arguments))
 
     async def confirm(self, lane: Lane, position: Position) -> bool:
         """Make a write that only succeeds where the lane stands at that position."""
         return bool(await self._script(scripts.CONFIRM, [head_key(lane)], str(position)))
 
-    async def open_epoch(self, snapshot: SignedSnapshot, *, after: Position | None) -> bool:
-        """Begin an epoch if the lane stands at `after` (None: if nothing is there)."""
-        lane, expected = snapshot.snapshot.lane, "" if after is None else str(after)
-        arguments = (expected, str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
-        return bool(
-            await self._script(scripts.OPEN, [head_key(lane), snapshot_key(lane)], *arguments, bell_channel(lane))
-        )
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None) -> bool:
+        """Begin an epoch if the stored position is `after` (None: if nothing is there); see the protocol."""
+        lane, position = snapshot.snapshot.lane, snapshot.position
+        keys = [head_key(lane), snapshot_key(lane), stream_key(lane, position.epoch)]
+        arguments = (after or "", str(position), snapshot.compact, _moment(snapshot.snapshot.at))
+        return bool(await self._script(scripts.OPEN, keys, *arguments, bell_channel(lane)))
 
     async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
@@ -120,9 +124,14 @@ class RedisFeed:
     async def top(self, lane: Lane) -> Top | None:
         """Return the newest place."""
         with _reaching():
-            position, statement = await cast(
-                "Awaitable[list[bytes | None]]", self._redis.hmget(head_key(lane), ["position", "statement"])
-            )
+            try:
+                position, statement = await cast(
+                    "Awaitable[list[bytes | None]]", self._redis.hmget(head_key(lane), ["position", "statement"])
+                )
+            except ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                return None  # Somebody has put another type there: as good as nothing.
         if position is None or statement is None:
             return None
         return Top(position.decode("ascii", "replace"), statement)

@@ -4,7 +4,11 @@
 APPEND = """
 if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
 if KEYS[3] then redis.call('HGET', KEYS[3], '') end -- Fails here, with nothing done, if it is no hash.
-redis.call('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
+local added = redis.pcall('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
+if type(added) == 'table' and added.err then
+  if added.err:find('equal or smaller') or added.err:find('WRONGTYPE') then return 2 end -- Not what we have written.
+  return added
+end
 redis.call('HSET', KEYS[1], 'position', ARGV[4], 'statement', ARGV[3], 'at', ARGV[5])
 local erased = tonumber(ARGV[7])
 for i = 8 + erased, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
@@ -13,9 +17,11 @@ redis.call('PUBLISH', ARGV[6], ARGV[3])
 return 1
 """
 BEAT = """
-local held = redis.call('HMGET', KEYS[1], 'position', 'at'); local at = held[2] or ''
-if held[1] ~= ARGV[1] or (#at == #ARGV[2] and at >= ARGV[2] and at < ARGV[5]) then return 0 end
-redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2])
+local held = redis.call('HMGET', KEYS[1], 'position', 'at', 'beater'); local at = held[2] or ''
+local from = ARGV[2] -- While another replica of the publisher beats, only its silence lets us.
+if held[3] and held[3] ~= ARGV[6] then from = ARGV[7] end
+if held[1] ~= ARGV[1] or (#at == #ARGV[2] and at >= from and at < ARGV[5]) then return 0 end
+redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2], 'beater', ARGV[6])
 redis.call('PUBLISH', ARGV[4], ARGV[3])
 return 1
 """
@@ -25,12 +31,16 @@ redis.call('HINCRBY', KEYS[1], 'confirmed', 1)
 return 1
 """
 RESEAL = """
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 OPEN = """
-if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
+local held = redis.pcall('HGET', KEYS[1], 'position')
+local broken = type(held) == 'table' and held.err -- Another type stands there: as good as nothing.
+if (not broken and held or '') ~= ARGV[1] then return 0 end
+if broken then redis.call('DEL', KEYS[1]) end
+redis.call('DEL', KEYS[2], KEYS[3]) -- Whatever somebody may have put there in advance.
 redis.call('HSET', KEYS[1], 'position', ARGV[2], 'statement', ARGV[3], 'at', ARGV[4])
 redis.call('HSET', KEYS[2], 'position', ARGV[2], 'snapshot', ARGV[3])
 redis.call('PUBLISH', ARGV[5], ARGV[3])

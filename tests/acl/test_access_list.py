@@ -36,11 +36,13 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"xadd {stream_key(Lane.REVOCATIONS, 1)} * event x", REVOCATIONS),
     (f"publish {bell_channel(Lane.REVOCATIONS)} x", REVOCATIONS),
     (f"evalsha {'0' * 40} 2 {head_key(Lane.REVOCATIONS)} {stream_key(Lane.REVOCATIONS, 1)}", REVOCATIONS),
-    # Each lane's heartbeat holder trims behind an old snapshot; nobody erases a lane.
-    (f"xtrim {stream_key(Lane.KEYS, 1)} minid 2-0", {"keyservice"}),
+    # A lane's publishers trim behind an old snapshot, and clear what stands in the way of a new epoch.
+    (f"xtrim {stream_key(Lane.KEYS, 1)} minid 2-0", KEYS),
     (f"xtrim {stream_key(Lane.REVOCATIONS, 1)} minid 2-0", REVOCATIONS),
-    *((f"{command} {head_key(lane)}", NOBODY) for command in ("del", "unlink", "persist") for lane in Lane),
-    *((f"{command} {snapshot_key(lane)}", NOBODY) for command in ("del", "unlink", "persist") for lane in Lane),
+    *((f"del {name(lane)}", KEYS if lane is Lane.KEYS else REVOCATIONS)
+      for name in (head_key, snapshot_key) for lane in Lane),
+    *((f"{command} {head_key(lane)}", NOBODY) for command in ("unlink", "persist") for lane in Lane),
+    *((f"{command} {snapshot_key(lane)}", NOBODY) for command in ("unlink", "persist") for lane in Lane),
     *((f"xdel {stream_key(lane, 1)} 1-0", NOBODY) for lane in Lane),
     *((f"set {head_key(lane)} x", NOBODY) for lane in Lane),
     *((f"expire {stream_key(lane, 1)} 1", NOBODY) for lane in Lane),
@@ -103,7 +105,7 @@ async def test_a_user_is_refused_for_real(listed_fleet: Fleet, user: str) -> Non
     """What the server says that it would do is what it does."""
     async with listed_fleet.redis(user) as redis:
         assert await redis.get(TRUST)
-        for command in ("flushall", "keys *", "config set appendfsync no", f"del {head_key(Lane.KEYS)}"):
+        for command in ("flushall", "keys *", "config set appendfsync no", f"unlink {head_key(Lane.KEYS)}"):
             with pytest.raises(NoPermissionError):
                 await _give(redis, _words(command))
 

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from keyturn.clock import SystemClock
-from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.errors import FeedUnavailable, StreamSpoiled
 from keyturn.contract.positions import Lane
-from keyturn.feed.log import Listening, Top
+from keyturn.feed.log import Beside, Listening, Top
 from keyturn.feed.memory import MemoryFeed
 from keyturn.feed.redis import RedisFeed, head_key, snapshot_key, stream_key
 from tests.feed.conftest import Store
@@ -54,7 +54,7 @@ WORLD = World()
 GENESIS = WORLD.genesis(Lane.KEYS)
 ASKED: dict[str, Callable[[Feed], Awaitable[object]]] = {
     "append": lambda feed: feed.append(next_event(WORLD, GENESIS.position), after=GENESIS.position),
-    "beat": lambda feed: feed.beat(head(WORLD, GENESIS.position, at=1)),
+    "beat": lambda feed: feed.beat(head(WORLD, GENESIS.position, at=1), beater="one"),
     "confirm": lambda feed: feed.confirm(Lane.KEYS, GENESIS.position),
     "open_epoch": lambda feed: feed.open_epoch(GENESIS, after=None),
     "keep_snapshot": lambda feed: feed.keep_snapshot(GENESIS),
@@ -130,9 +130,35 @@ async def test_garbage_in_the_store_raises_nothing_but_our_own_errors(
 
 
 @pytest.mark.parametrize("store", ["fakeredis", "valkey"], indirect=True)
-async def test_a_key_of_another_type_is_an_error_of_ours(store: Store, world: World) -> None:
-    """Likewise for a key that is not what it should be."""
+async def test_a_lane_of_another_type_is_as_good_as_none_and_its_publisher_can_begin_it_anew(
+    store: Store, world: World
+) -> None:
+    """One SET by a thief must not end a lane for ever; nor may what he prepared for the next epoch."""
     assert store.redis is not None
-    await store.redis.set(head_key(Lane.KEYS), b"text")
-    with pytest.raises(FeedUnavailable):
-        await world.feed.top(Lane.KEYS)
+    start = await standing(world)
+    for key in (head_key(Lane.KEYS), snapshot_key(Lane.KEYS), stream_key(Lane.KEYS, 2)):
+        await store.redis.set(key, b"text")
+    assert await world.feed.top(Lane.KEYS) is None
+    second = world.genesis(Lane.KEYS, epoch=2)
+    assert not await world.feed.open_epoch(second, after=str(start))
+    assert await world.feed.open_epoch(second, after=None)
+    assert await world.feed.snapshot(Lane.KEYS) == second.compact
+    await world.feed.append(next_event(world, second.position), after=second.position)
+
+
+@pytest.mark.parametrize("store", ["valkey"], indirect=True)  # fakeredis fails at a command that fails in a script.
+@pytest.mark.parametrize("twist", ["an entry far ahead", "another type"])
+async def test_a_stream_that_somebody_else_wrote_to_is_told_from_a_lost_race(
+    store: Store, world: World, twist: str
+) -> None:
+    """Reading again would not help: only a new epoch does."""
+    assert store.redis is not None
+    start, key = await standing(world), stream_key(Lane.KEYS, 1)
+    if twist == "another type":
+        await store.redis.set(key, b"text")
+    else:
+        await store.redis.xadd(key, {"event": b"forged"}, id="999-0")
+    with pytest.raises(StreamSpoiled):
+        await world.feed.append(next_event(world, start), after=start, beside=Beside(sealed={"a-kid": b"box"}))
+    assert await standing(world) == start
+    assert await world.feed.sealed_keys() == {}

@@ -143,7 +143,7 @@ async def test_a_snapshot_that_could_not_be_stored_is_tried_again_and_a_new_epoc
         await publisher.keep_snapshot()
     feed.reachable = True
     assert await publisher.keep_snapshot()
-    assert await feed.open_epoch(world.genesis(REVOCATIONS, epoch=2), after=member.replica.position(REVOCATIONS))
+    assert await feed.open_epoch(world.genesis(REVOCATIONS, epoch=2), after=str(member.replica.position(REVOCATIONS)))
     await member.follower.catch_up()
     for number in range(3):
         await publisher.append([world.entry(SelectorKind.JTI, f"u{number}")])

@@ -21,16 +21,16 @@ from tests.world import World
 async def test_a_stored_moment_that_is_no_honest_one_silences_no_publisher(world: World, store: Store) -> None:
     """One field written once by a thief, or a clock that was put right, must not take the heartbeat for ever."""
     start, now = await standing(world), world.clock.now()
-    assert await world.feed.beat(head(world, start, at=now + 3600))
-    assert not await world.feed.beat(head(world, start, at=now + 3599))
-    assert await world.feed.beat(head(world, start, at=now + 1))
+    assert await world.feed.beat(head(world, start, at=now + 3600), beater="one")
+    assert not await world.feed.beat(head(world, start, at=now + 3599), beater="one")
+    assert await world.feed.beat(head(world, start, at=now + 1), beater="one")
     if store.redis is None:
         return
     key = head_key(Lane.KEYS)
     for count, at in enumerate(("9" * 20, "", "z", "9" * 30, None), start=2):
         twist = store.redis.hdel(key, "at") if at is None else store.redis.hset(key, "at", at)
         await cast("Awaitable[int]", twist)
-        assert await world.feed.beat(head(world, start, at=now + count)), at
+        assert await world.feed.beat(head(world, start, at=now + count), beater="one"), at
 
 
 @pytest.mark.parametrize("lane", Lane)

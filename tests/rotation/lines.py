@@ -58,9 +58,9 @@ class Line(MemoryFeed):
             raise FeedUnavailable("the answer was lost on the way")
         self.accepted_at = self._clock.boottime()
 
-    async def beat(self, head: SignedHead) -> bool:
+    async def beat(self, head: SignedHead, *, beater: str) -> bool:
         """Store a head."""
-        done = await super().beat(head)
+        done = await super().beat(head, beater=beater)
         if done:
             self.accepted_at = self._clock.boottime()
         return done

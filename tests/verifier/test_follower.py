@@ -177,7 +177,7 @@ async def test_a_new_epoch_is_followed_from_its_ring(world: World, feed: Twisted
         await revoke(world, publisher, "ours")
         await eventually(lambda: revoked(member, "ours"))
         second = world.genesis(REVOCATIONS, epoch=2, hash_key=b"the second epoch's")
-        assert await feed.open_epoch(second, after=publisher.replica.position(REVOCATIONS))
+        assert await feed.open_epoch(second, after=str(publisher.replica.position(REVOCATIONS)))
         await eventually(lambda: member.replica.position(REVOCATIONS) == second.position)
         assert revoked(member, "ours")
 
@@ -201,7 +201,7 @@ async def test_a_fork_is_not_followed_until_an_epoch_ends_it(
         assert (revoked(member, "ours"), revoked(member, "theirs-1")) == (True, False)
         union = [*forked.replica.indexes[0].rows(), *publisher.replica.indexes[0].rows()]
         opening = world.genesis(REVOCATIONS, epoch=2, rows=tuple(union))
-        assert await feed.open_epoch(opening, after=forked.replica.position(REVOCATIONS))
+        assert await feed.open_epoch(opening, after=str(forked.replica.position(REVOCATIONS)))
         await eventually(lambda: revoked(member, "theirs-1"))
         assert state(member, clock) is State.FRESH
 

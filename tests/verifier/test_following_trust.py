@@ -57,7 +57,7 @@ async def test_a_raised_lowest_epoch_leaves_nothing_of_the_thief(world: World, f
         world.roles[KEYS] = new_statement_key()
         await feed.keep_trust(world.trust_bytes(version=2, lowest_epoch={"keys": 2, "revocations": 1}))
         opening = world.genesis(KEYS, epoch=2, trust=2)
-        assert await feed.open_epoch(opening, after=publisher.replica.position(KEYS))
+        assert await feed.open_epoch(opening, after=str(publisher.replica.position(KEYS)))
         clock = world.clock
         assert isinstance(clock, ManualClock)
         await as_time_passes(clock, 0.3, lambda: member.replica.position(KEYS) == opening.position)

@@ -60,7 +60,7 @@ async def test_a_cached_verdict_obeys_a_new_epochs_index(court: Court) -> None:
     assert court.judge(token) == ACTIVE
     snapshot = court.world.genesis(Lane.REVOCATIONS, epoch=2, hash_key=b"the key of the second epoch")
     held = court.member.replica.position(Lane.REVOCATIONS)
-    assert await court.world.feed.open_epoch(snapshot, after=held)
+    assert await court.world.feed.open_epoch(snapshot, after=str(held))
     await court.member.follower._read_all()
     assert court.judge(token) == ACTIVE
     await court.revoke(SelectorKind.SUBJECT, "alice", before=court.clock.now() + 1)
