@@ -1,15 +1,13 @@
 """The file of the key-encryption keys, changed in one step: whoever reads it finds all of the old or all of the new."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from keyturn import entropy
 from keyturn.cli.answers import CannotTell, WrongUsage
+from keyturn.cli.files import alone_in, replace_file
 from keyturn.contract.encoding import b64url, unb64url
 from keyturn.contract.errors import MalformedInput
 from keyturn.process.values import Secret, Unfit
@@ -47,7 +45,7 @@ class KekFile:
 
     def add(self, now: float) -> list[Kek]:
         """Put a new KEK in front and return all; raises WrongUsage if the file is full."""
-        with self._alone():
+        with alone_in(self.path.parent):
             held = self.read()
             if len(held) >= MOST_KEKS:
                 raise WrongUsage(f"{self.path} holds {len(held)} KEKs, as many as it may: --reseal-only --drop-old")
@@ -57,7 +55,7 @@ class KekFile:
 
     def drop_old(self, *, keep: str) -> list[Kek]:
         """Take out all but the newest and return them; raises CannotTell if somebody has put another in front."""
-        with self._alone():
+        with alone_in(self.path.parent):
             newest, *old = self.read()
             if newest["id"] != keep:
                 raise CannotTell(f"somebody has put another KEK in front of {self.path} meanwhile: repeat the command")
@@ -66,45 +64,9 @@ class KekFile:
 
     def restore(self, old: Sequence[Kek]) -> None:
         """Put dropped KEKs back behind those that are there."""
-        with self._alone():
+        with alone_in(self.path.parent):
             held = self.read()
             self._write([*held, *(kek for kek in old if kek not in held)])
 
     def _write(self, keks: Sequence[Kek]) -> None:
-        """Replace the file: the new one is on disk before it has the name, and the name before we go on."""
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
-        fresh.unlink(missing_ok=True)
-        try:
-            owner = self.path.stat()
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)  # Run by root, read by the service's user.
-                file.write(json.dumps({"keys": list(keks)}, indent=2).encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-            self._sync_directory()
-        except OSError as error:
-            fresh.unlink(missing_ok=True)
-            raise CannotTell(f"{self.path} cannot be replaced: {error.strerror}; it is as it was") from error
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other commands from changing the file meanwhile, by a lock on its directory."""
-        try:
-            descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise WrongUsage(f"{self.path.parent} cannot be read: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        replace_file(self.path, json.dumps({"keys": list(keks)}, indent=2).encode("ascii") + b"\n")

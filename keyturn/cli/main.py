@@ -20,6 +20,7 @@ _COMMANDS = {
     "kek": "kek",
     "keys": "keys",
     "lint": "lint",
+    "trust": "trust",
     "verifiers": "fleet",
     "status": "fleet",
 }

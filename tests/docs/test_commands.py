@@ -14,7 +14,7 @@ AFTER_THE_README = {
     "docs/how-to/check-tokens-in-python.md": "check.py",
     "docs/how-to/rotate-by-hand.md": None,
     "docs/how-to/revoke-by-selector.md": None,
-    "docs/runbooks/trust-document-expires.md": "renew.py",
+    "docs/runbooks/trust-document-expires.md": None,
 }
 
 
