@@ -51,12 +51,21 @@ _AT_FAULT = frozenset(
 Answer = TypeVar("Answer")
 
 
-class _Cancellable(AbstractConnection):
-    """Keeps a cancellation that arrives in the moment in which a command has been written.
+class _Bounded(AbstractConnection):
+    """Waits for the answers to its login only so long, and keeps a cancellation that arrives as a command is written.
 
-    The client library writes under `asyncio.wait_for`, and that of Python 3.11 drops it there: the task would go on
-    for ever, and its process not end when told to.
+    The client library gives the login the socket's timeout, and one that subscribes has none: where the answers get
+    lost on the way, it would wait for ever. It writes under `asyncio.wait_for`, and that of Python 3.11 drops a
+    cancellation there: the task would go on for ever, and its process not end when told to.
     """
+
+    async def on_connect(self) -> None:
+        """Log in; raises the client's TimeoutError where that takes 2 s."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await super().on_connect()
+        except TimeoutError as error:
+            raise RedisTimeoutError("the server did not answer the login") from error
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Write a command; raises CancelledError if that was asked of the task meanwhile."""
@@ -68,15 +77,15 @@ class _Cancellable(AbstractConnection):
             raise asyncio.CancelledError
 
 
-class _Connection(_Cancellable, Connection):
+class _Connection(_Bounded, Connection):
     pass
 
 
-class _SSLConnection(_Cancellable, SSLConnection):
+class _SSLConnection(_Bounded, SSLConnection):
     pass
 
 
-class _UnixConnection(_Cancellable, UnixDomainSocketConnection):
+class _UnixConnection(_Bounded, UnixDomainSocketConnection):
     pass
 
 

@@ -1,8 +1,9 @@
-"""A TCP proxy before the store that can keep pushed messages to itself, one at a time."""
+"""A TCP proxy before the store that can keep pushed messages to itself, or all bytes of one way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from enum import Enum, auto
 from typing import Any
 
 import hiredis
@@ -13,6 +14,15 @@ from keyturn.feed.redis import bell_channel
 from stack.ports import LOOPBACK
 
 _CHUNK = 65_536
+
+
+class Way(Enum):
+    """Which way bytes go."""
+
+    TO_STORE = auto()
+    FROM_STORE = auto()
+
+
 Picking = Callable[[bytes, bytes], bool]
 
 
@@ -38,12 +48,16 @@ def of_lanes(*lanes: Lane) -> Picking:
 
 
 class Doorman:
-    """Passes everything on, but for messages that `drops` picks by channel and content; `dropped` counts them."""
+    """Passes everything on, but for messages that `drops` picks by channel and content; `dropped` counts them.
+
+    What goes a way that is `lost` never arrives, not even later, and no connection ends by it.
+    """
 
     def __init__(self, store_port: int) -> None:
         """Stand before a store."""
         self.drops: Picking = nothing
         self.dropped = 0
+        self.lost: frozenset[Way] = frozenset()
         self.port = 0
         self._store_port = store_port
 
@@ -51,7 +65,7 @@ class Doorman:
         """Take one connection through to the store."""
         up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self._store_port)
         ways = [
-            asyncio.create_task(_pass_on(reader, up_writer)),
+            asyncio.create_task(self._pass_on(reader, up_writer)),
             asyncio.create_task(self._pass_back(up_reader, writer)),
         ]
         try:
@@ -63,12 +77,19 @@ class Doorman:
             for end in (writer, up_writer):
                 end.close()
 
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while chunk := await reader.read(_CHUNK):
+                if Way.TO_STORE not in self.lost:
+                    writer.write(chunk)
+                    await writer.drain()
+
     async def _pass_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parser = hiredis.Reader()
         while chunk := await reader.read(_CHUNK):
             parser.feed(chunk)
             while (reply := parser.gets()) is not False:
-                if not self._keeps(reply):
+                if not self._keeps(reply) and Way.FROM_STORE not in self.lost:
                     writer.write(_encode(reply))
             await writer.drain()
 
@@ -100,13 +121,6 @@ async def doorman_before(store_port: int) -> AsyncIterator[Doorman]:
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while chunk := await reader.read(_CHUNK):
-            writer.write(chunk)
-            await writer.drain()
 
 
 def _encode(reply: Any) -> bytes:

@@ -18,7 +18,7 @@ from keyturn.cli.provisioning import Plan, provision
 from keyturn.clock import SystemClock
 from keyturn.process.parent import tied
 from keyturn.process.redis import connect
-from keyturn.process.values import Secret
+from keyturn.process.values import Secret, seconds
 from stack.ports import LOOPBACK, free_port
 from stack.server import EmbeddedServer
 from tests.waiting import eventually
@@ -78,6 +78,16 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, stack: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def stale_seconds(self) -> float:
+        """How long a replica here is fresh without a word."""
+        return seconds(self._settings["FRESHNESS__STALE"])
+
+    @property
+    def expired_seconds(self) -> float:
+        """How long a replica here may be used without a word."""
+        return seconds(self._settings["FRESHNESS__EXPIRED"])
 
     def url(self, name: str) -> str:
         """Return where a process listens."""

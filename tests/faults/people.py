@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import ClientSession, ClientTimeout, encode_basic_auth
 
 from tests.faults.fleet import Fleet
-from tests.faults.recorder import CLOCK, Answer, Held, Recorder
+from tests.faults.recorder import CLOCK, Answer, Held, Order, Recorder, Rotation, Seen
 from tests.waiting import eventually
 
 ANSWER_SECONDS = 12.0
@@ -20,16 +20,15 @@ class People:
         """Know a fleet."""
         self.fleet, self.recorder = fleet, Recorder()
         self.refused: list[tuple[int, str | None]] = []
-        self.rotated: list[str] = []
         self._http, self._admin_token = http, ""
 
     async def sign_in(self) -> Held | None:
         """Get a token as the client does; None where the issuer says that it cannot now."""
-        form = {"grant_type": "client_credentials"}
+        form, asked_at = {"grant_type": "client_credentials"}, CLOCK.boottime()
         told = await self.ask("authorization", "/token", form=form, who="client")
         if told is None:
             return None
-        held = Held(told[1]["access_token"])
+        held = Held(told[1]["access_token"], asked_at, CLOCK.boottime())
         self.recorder.tokens.append(held)
         return held
 
@@ -62,21 +61,23 @@ class People:
 
     async def revoke(self, held: Held, *, wait: bool = True) -> int | None:
         """Order a token's revocation; return the status, None where the outcome is unknown."""
-        held.asked_at = CLOCK.boottime()
+        held.order = held.order or Order(CLOCK.boottime())
         query = "?wait=all&timeout=5" if wait else ""
         told = await self.order("revocation", f"/revocations{query}", {"selector": {"jti": held.jti}})
-        if told is None:
-            return None
-        held.acknowledged = True
-        if wait and told[0] == 200:
-            held.adopted_at = CLOCK.boottime()
-        return told[0]
+        return _promised(held.order, told, wait=wait)
+
+    async def revoke_key(self, kid: str) -> int | None:
+        """Order a key's revocation, and with it that of all that it signed; return the status."""
+        order = self.recorder.keys.setdefault(kid, Order(CLOCK.boottime()))
+        told = await self.order("keyservice", f"/keys/{kid}/revoke?wait=all&timeout=5", {})
+        return _promised(order, told, wait=True)
 
     async def rotate(self, name: str = "keyservice") -> int | None:
         """Order a rotation; return the status."""
+        sent_at = CLOCK.boottime()
         told = await self.order(name, "/keys/rotate?wait=all&timeout=5", {})
         if told is not None and told[0] == 200:
-            self.rotated.append(told[1]["kid"])
+            self.recorder.rotations.append(Rotation(sent_at, CLOCK.boottime(), told[1]["kid"]))
         return None if told is None else told[0]
 
     async def order(self, name: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any] | None:
@@ -98,9 +99,11 @@ class People:
 
     async def state(self, sidecar: str) -> dict[str, Any]:
         """Return what a sidecar says of itself."""
+        began_at = CLOCK.boottime()
         async with self._http.get(f"{self.fleet.url(sidecar)}/state") as response:
             told: dict[str, Any] = await response.json()
-            return told
+        self.recorder.states.append(Seen(sidecar, began_at, CLOCK.boottime(), told["state"]))
+        return told
 
     async def are(self, state: str) -> bool:
         """Say whether all sidecars are in a state."""
@@ -142,7 +145,17 @@ async def people_of(fleet: Fleet) -> AsyncIterator[People]:
     async with ClientSession(timeout=ClientTimeout(total=ANSWER_SECONDS)) as http:
         people = People(fleet, http)
         await eventually(people.well, within_seconds=20, saying=fleet.last_words)
-        people.recorder.tokens.clear()
-        people.recorder.answers.clear()
+        people.recorder = Recorder()
         people.refused.clear()
         yield people
+
+
+def _promised(order: Order, told: tuple[int, Any] | None, *, wait: bool) -> int | None:
+    """Note what an answer promises; an earlier promise stands."""
+    if told is None:
+        return None
+    now = CLOCK.boottime()
+    order.acknowledged_at = order.acknowledged_at or now
+    if wait and told[0] == 200:
+        order.adopted_at = order.adopted_at or now
+    return told[0]

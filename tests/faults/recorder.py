@@ -1,5 +1,6 @@
-"""Who was told what, and when: tokens, the answers about them, and which of those answers were wrong."""
+"""Who was told what, and when: tokens, orders, receipts, answers, states (boot-time seconds). It judges nothing."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import jwt
@@ -10,13 +11,22 @@ CLOCK = SystemClock()
 
 
 @dataclass(eq=False)
+class Order:
+    """A revocation of a token or of a key, and what was promised about it so far."""
+
+    sent_at: float
+    acknowledged_at: float | None = None  # Somebody was told that it is durable.
+    adopted_at: float | None = None  # Somebody was told that every live verifier obeys it.
+
+
+@dataclass(eq=False)
 class Held:
-    """A token, and what was ordered and promised about it (boot-time seconds)."""
+    """A token that somebody was given; `order` is its revocation, once it has been sent."""
 
     text: str
-    asked_at: float | None = None  # Its revocation, or its key's, was sent.
-    acknowledged: bool = False  # Somebody was told that it is durable.
-    adopted_at: float | None = None  # Somebody was told that every live verifier obeys it.
+    asked_at: float = float("-inf")  # When the request for it was sent, and
+    issued_at: float = float("-inf")  # when it came.
+    order: Order | None = None
     kid: str = field(init=False)
     jti: str = field(init=False)
 
@@ -28,7 +38,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sidecar said of a token, and when it was asked and heard."""
+    """What a sidecar said of a token, and when it was asked and heard; only a pass tells the sidecar's state."""
 
     held: Held
     sidecar: str
@@ -38,36 +48,46 @@ class Answer:
     state: str
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a sidecar said of its own state, and when it was asked and heard."""
+
+    sidecar: str
+    began_at: float
+    ended_at: float
+    state: str
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A rotation that was acknowledged, and the key that signs from then on."""
+
+    sent_at: float
+    acknowledged_at: float
+    kid: str
+
+
 @dataclass
 class Recorder:
     """Keeps everything that was said."""
 
     tokens: list[Held] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    states: list[Seen] = field(default_factory=list)
+    rotations: list[Rotation] = field(default_factory=list)
+    keys: dict[str, Order] = field(default_factory=dict)  # The revocations of keys, by kid.
+
+    def orders(self, held: Held) -> Iterable[Order]:
+        """Return what was ordered against a token: its own revocation, and its key's."""
+        return [order for order in (held.order, self.keys.get(held.kid)) if order is not None]
 
     def live(self) -> list[Held]:
         """Return the tokens that nobody has asked to revoke."""
-        return [held for held in self.tokens if held.asked_at is None]
+        return [held for held in self.tokens if not self.orders(held)]
 
     def acknowledged(self) -> list[Held]:
         """Return the tokens whose revocation somebody counts on."""
-        return [held for held in self.tokens if held.acknowledged]
-
-    def false_rejects(self) -> list[Answer]:
-        """Return refusals, of whatever status, of tokens that nobody had asked to revoke by then."""
-        return [
-            answer
-            for answer in self.answers
-            if answer.status != 200 and (answer.held.asked_at is None or answer.held.asked_at > answer.ended_at)
-        ]
-
-    def false_accepts(self) -> list[Answer]:
-        """Return passes to requests that began after the receipt by which all verifiers had adopted the revocation."""
-        return [
-            answer
-            for answer in self.answers
-            if answer.status == 200 and answer.held.adopted_at is not None and answer.began_at > answer.held.adopted_at
-        ]
+        return [held for held in self.tokens if any(order.acknowledged_at for order in self.orders(held))]
 
     def since(self, moment: float) -> list[Answer]:
         """Return the answers to requests that began after a moment."""

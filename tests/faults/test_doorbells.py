@@ -6,6 +6,8 @@ import pytest
 
 from keyturn.contract.positions import Lane
 from tests.faults.doorman import Doorman, doorman_before, events, everything, of_lanes
+from tests.faults.judging import judge
+from tests.faults.mishaps import behind
 from tests.faults.people import People
 from tests.waiting import eventually
 
@@ -17,15 +19,8 @@ NOTHING_HEARD_SECONDS = 4.0  # By the look after two seconds of silence.
 @pytest.fixture
 async def doorman(people: People) -> AsyncIterator[Doorman]:
     """Put a doorman between one sidecar and the store, for the time of a test."""
-    fleet = people.fleet
-    async with doorman_before(fleet.server.port) as doorman:
-        assert await fleet.end(DEAF) == 0
-        fleet.start(DEAF, REDIS__URL=f"redis://127.0.0.1:{doorman.port}/0")
-        await fleet.until_ready(DEAF)
+    async with doorman_before(people.fleet.server.port) as doorman, behind(doorman, people.fleet, DEAF):
         yield doorman
-        assert await fleet.end(DEAF) == 0
-    fleet.start(DEAF)
-    await fleet.until_ready(DEAF)
 
 
 async def test_a_dropped_event_is_caught_up_with_the_next_heartbeat(people: People, doorman: Doorman) -> None:
@@ -65,7 +60,7 @@ async def test_a_deaf_doorbell_is_noticed_by_its_silence(people: People, doorman
 
     await eventually(refused, within_seconds=NOTHING_HEARD_SECONDS)
     assert (await people.check(untouched, DEAF)).status == 200
-    assert people.recorder.false_rejects() == []
+    assert judge(people.recorder, bound_seconds=people.fleet.stale_seconds).rejected == []
     assert doorman.dropped >= 1
 
 

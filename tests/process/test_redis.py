@@ -65,6 +65,28 @@ async def test_it_answers_in_bytes_and_is_known_by_name(valkey: Redis) -> None:
     assert [entry["name"] for entry in await valkey.client_list()] == ["tests"]
 
 
+@pytest.mark.parametrize("subscribing", [True, False])
+async def test_a_login_that_nobody_answers_ends(monkeypatch: pytest.MonkeyPatch, subscribing: bool) -> None:
+    """A way that was cut in one direction swallowed the answer: who subscribes waited for it for ever, and was deaf."""
+    monkeypatch.setattr("keyturn.process.redis.ANSWER_SECONDS", 0.05)
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(hold, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}/0"
+    redis = connect(url, client_name="test", subscribing=subscribing)
+    try:
+        async with asyncio.timeout(1.5):  # Below the 2 s by which a client that does not subscribe ends it anyway.
+            with pytest.raises(FeedUnavailable), store_errors(FeedUnavailable):
+                await redis.pubsub().subscribe("bell")
+    finally:
+        await redis.aclose()
+        await redis.connection_pool.disconnect()
+        silent.close()
+
+
 async def test_a_command_that_was_sent_is_not_sent_again() -> None:
     """The connection ends before the answer: whether it took effect is unknown, and a retry could do it twice."""
     received = []
