@@ -1,6 +1,5 @@
 """The key service over HTTP: the key set for everyone, and its care for operators."""
 
-import json
 from typing import Any
 
 import msgspec
@@ -10,11 +9,12 @@ from keyservice.importing import Import, read_import
 from keyservice.orders import exposure, read_emergency, read_rotation
 from keyservice.parts import RotationParts
 from keyservice.rotator import Outcome
-from keyturn.contract.errors import MalformedInput, ReplicaExpired
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.jwks import Jwks, render_jwks
 from keyturn.contract.keys import KeyRecord, KeySet
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import jwks_max_age
+from keyturn.feed.lines import HIGHEST_SEQUENCE, numbered, render_line
 from serving.authentication import require_admin
 from serving.forms import read_json
 from serving.parts import Parts
@@ -23,7 +23,7 @@ from serving.receipts import Durability, Wait, read_wait, receipt_of
 from serving.records import RecordStore
 from serving.routing import Handler, add_route
 
-_HIGHEST_SEQUENCE = 2**63 - 1  # As far as a stream's ids may be asked for.
+EPOCH_HEADER = "Keyturn-Epoch"  # The running epoch of the lane, beside the events of the one that was asked for.
 ACTIVATION_SECONDS = 1.0  # How long an order without `wait` looks for its activation before it answers 202.
 
 
@@ -45,6 +45,7 @@ class KeyRoutes:
             ("POST", "/keys/reseal", self.reseal, "Seal every private key by the newest key-encryption key"),
             ("POST", "/keys/import", self.import_keys, "Bring keys of another issuer"),
             ("GET", "/verifiers", self.verifiers, "Every live verifier and its positions"),
+            ("GET", "/feed/trust", self.trust, "The signed trust document"),
             ("GET", "/feed/{lane}", self.feed, "The signed events of a lane"),
         )
         for method, path, handler, summary in routes:
@@ -138,23 +139,37 @@ class KeyRoutes:
         await require_admin(request, self._records, self._parts)
         try:
             lane, after = Lane(request.match_info["lane"]), int(request.query.get("after", "0"))
+            epoch = int(request.query.get("epoch", self._parts.replica.place(lane)[0]))
         except ValueError:
-            raise MalformedInput("ask for /feed/keys or /feed/revocations, after=SEQ a number") from None
-        if not 0 <= after <= _HIGHEST_SEQUENCE:
-            raise MalformedInput("after is a sequence, 0 or more")
-        epoch = self._parts.replica.place(lane)[0]
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        batch = await self._parts.feed.events(lane, epoch=epoch, after=max(0, after))
+            raise MalformedInput("ask for /feed/keys or /feed/revocations; after=SEQ and epoch=E are numbers") from None
+        if not (0 <= after <= HIGHEST_SEQUENCE and 0 <= epoch <= HIGHEST_SEQUENCE):
+            raise MalformedInput("after is a sequence and epoch an epoch, 0 or more")
+        running = str(self._parts.replica.place(lane)[0])
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", EPOCH_HEADER: running})
+        batch = await self._parts.feed.events(lane, epoch=epoch, after=after)
         await response.prepare(request)
         while batch:
             lines = []
-            for compact in batch:
-                after = max(0, after) + 1
-                lines.append(json.dumps({"lane": lane, "epoch": epoch, "sequence": after, "event": compact.decode()}))
-            await response.write(("\n".join(lines) + "\n").encode())
-            batch = await self._parts.feed.events(lane, epoch=epoch, after=after)
+            for sequence, compact in numbered(batch, after=after):
+                lines.append(render_line(lane, epoch=epoch, sequence=sequence, event=compact))
+                after = sequence
+            await response.write(b"".join(lines))
+            try:
+                batch = await self._parts.feed.events(lane, epoch=epoch, after=after)
+            except FeedUnavailable:
+                if request.transport is not None:
+                    request.transport.abort()  # What was sent so far must not look like all of it.
+                raise
         await response.write_eof()
         return response
+
+    async def trust(self, request: web.Request) -> web.Response:
+        """Give the store's trust document, as it is: who asks checks it against the root that he pinned."""
+        await require_admin(request, self._records, self._parts)
+        compact = await self._parts.feed.trust()
+        if compact is None:
+            raise FeedUnavailable("the store has no trust document")
+        return json_answer({"trust": compact.decode("utf-8", "backslashreplace")})
 
     async def _activation(self, outcome: Outcome, within_seconds: float) -> Outcome:
         """Wait for the barrier to let the ordered key sign; verifiers' reports wake us."""

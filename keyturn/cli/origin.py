@@ -3,8 +3,8 @@
 import asyncio
 import os
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
@@ -73,12 +73,38 @@ class Origin:
         named = {"Authorization": authorization, "Idempotency-Key": idempotency_key}
         headers = {"Accept": "application/json"} | {name: text for name, text in named.items() if text is not None}
         body = {"data": form} if form is not None else {"json": json} if json is not None else {}
-        try:
+        with self._reaching():
             async with self._http.request(
                 method, self._url + path, params=query, headers=headers, allow_redirects=False, **body
             ) as response:
                 raw = await _read(response.content.iter_chunked(65_536))
                 answer = Answer(response.status, dict(response.headers), _json(raw))
+        self._require(method, path, answer, accept)
+        return answer
+
+    @asynccontextmanager
+    async def lines(
+        self, path: str, *, query: Mapping[str, str], authorization: str
+    ) -> AsyncIterator[tuple[Mapping[str, str], AsyncIterator[bytes]]]:
+        """Ask for an answer that comes line by line and may be long; give its headers and its lines.
+
+        Raises CannotTell and OutcomeUnknown as `ask` does.
+        """
+        headers, patience = {"Authorization": authorization}, ClientTimeout(total=None, sock_read=ANSWER_SECONDS)
+        with self._reaching():
+            async with self._http.get(
+                self._url + path, params=query, headers=headers, allow_redirects=False, timeout=patience
+            ) as response:
+                if response.status != 200:  # noqa: PLR2004 - HTTP
+                    raw = await _read(response.content.iter_chunked(65_536))
+                    answer = Answer(response.status, dict(response.headers), _json(raw))
+                    self._require("GET", path, answer, accept=())
+                yield response.headers, _lines(response.content.iter_chunked(65_536))
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
         except ClientConnectorError as error:
             raise CannotTell(
                 f"{self._shown_as} cannot be reached: {_reason(error.os_error)}; is it running?"
@@ -87,10 +113,11 @@ class Origin:
             raise OutcomeUnknown(f"{self._shown_as} gave no answer in time") from error
         except (ClientError, OSError, ValueError) as error:
             raise OutcomeUnknown(f"{self._shown_as} broke off: {type(error).__name__}") from error
+
+    def _require(self, method: str, path: str, answer: Answer, accept: tuple[int, ...]) -> None:
         if answer.status not in accept:
             unavailable = answer.status == 503  # noqa: PLR2004 - HTTP
             raise (OutcomeUnknown if unavailable else CannotTell)(self._unexpected(method, path, answer))
-        return answer
 
     def _unexpected(self, method: str, path: str, answer: Answer) -> str:
         match answer.status:
@@ -158,6 +185,18 @@ async def _read(chunks: AsyncIterator[bytes]) -> bytes:
             if len(raw) > LARGEST_ANSWER_BYTES:
                 raise CannotTell(f"an answer larger than {LARGEST_ANSWER_BYTES} bytes")
     return bytes(raw)
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    held = b""
+    async for chunk in chunks:
+        *whole, held = (held + chunk).split(b"\n")
+        for line in whole:
+            yield line
+        if len(held) > LARGEST_ANSWER_BYTES:
+            raise CannotTell(f"a line larger than {LARGEST_ANSWER_BYTES} bytes")
+    if held:
+        yield held
 
 
 def _reason(error: OSError) -> str:

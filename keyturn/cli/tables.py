@@ -16,6 +16,10 @@ class Printer:
         self.as_json = as_json
         self._stream = sys.stdout if stream is None else stream
 
+    def aside(self, line: str) -> None:
+        """Say something that is no part of the answer, on standard error."""
+        sys.stderr.write(line + "\n")
+
     def answer(self, facts: object, *lines: str) -> None:
         """Print `facts` as JSON, or the lines for a person."""
         for line in [json.dumps(facts)] if self.as_json else lines:

@@ -56,6 +56,11 @@ def statement_type(compact: bytes) -> StatementType:
         raise ForgedSignature("a statement of no known type") from error
 
 
+def statement_signer(compact: bytes) -> str:
+    """Return the kid of the key that is said to have signed a statement; raises ForgedSignature for no statement."""
+    return _header(compact)["kid"]
+
+
 def open_statement(compact: bytes, typ: StatementType, signers: Mapping[str, Ed25519PublicKey]) -> bytes:
     """Return the payload if one of `signers` (by kid) made this statement of that type; else raise ForgedSignature."""
     header = _header(compact)

@@ -42,15 +42,15 @@ class FakeOrigin:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, tuple[int, Any, dict[str, str]]] = field(default_factory=dict)
-    acts: dict[str, Callable[[], tuple[int, Any]]] = field(default_factory=dict)
+    acts: dict[str, Callable[[], tuple[Any, ...]]] = field(default_factory=dict)
 
     def answer(self, route: str, status: int, body: Any = None, **headers: str) -> None:
         """Set the answer to `METHOD /path`; header names with underscores for hyphens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers[route] = (status, body, named)
 
-    def act(self, route: str, answer: Callable[[], tuple[int, Any]]) -> None:
-        """Let a function answer `METHOD /path`."""
+    def act(self, route: str, answer: Callable[[], tuple[Any, ...]]) -> None:
+        """Let a function answer `METHOD /path`: status, body and, of a lane, the running epoch."""
         self.acts[route] = answer
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -60,10 +60,11 @@ class FakeOrigin:
         self.asked.append(Asked(request.method, request.raw_path, authorization, body, headers))
         route = f"{request.method} {request.raw_path.partition('?')[0]}"
         if route in self.acts:
-            self.answer(route, *self.acts[route]())
+            status, told, *epoch = self.acts[route]()
+            self.answer(route, status, told, **({"Keyturn_Epoch": epoch[0]} if epoch else {}))
         status, told, headers = self.answers.get(route, (404, {"title": "Not Found"}, {}))
-        if told is None:
-            return web.Response(status=status, headers=headers)
+        if told is None or isinstance(told, bytes):
+            return web.Response(status=status, headers=headers, body=told)
         return web.json_response(told, status=status, headers=headers)
 
     def of(self, path: str) -> Asked:

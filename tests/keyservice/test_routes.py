@@ -228,7 +228,7 @@ async def test_metrics_tell_phases_what_waits_and_the_lease(desk: Desk) -> None:
 
 async def test_nobody_but_an_operator_gets_in(desk: Desk) -> None:
     """Deny by default: no token, a token without the scope, and a JWT are all refused."""
-    for path in ("/keys", "/verifiers", "/feed/keys"):
+    for path in ("/keys", "/verifiers", "/feed/keys", "/feed/revocations", "/feed/trust"):
         async with desk.http.get(path) as response:
             assert response.status == 401
             assert response.headers["WWW-Authenticate"].startswith("Bearer")
