@@ -1,6 +1,6 @@
 """The signed statements of the feed: events, heads and snapshots of both lanes."""
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -156,29 +156,35 @@ def sign_snapshot(key: StatementKey, snapshot: Snapshot) -> SignedSnapshot:
 
 Signers: TypeAlias = dict[str, Ed25519PublicKey]
 
+# Made once: a decoder works out anew what a union of types looks like each time that it is made.
+_EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_HEADS: msgspec.json.Decoder[Head] = msgspec.json.Decoder(Head)
+_SNAPSHOTS: msgspec.json.Decoder[Snapshot] = msgspec.json.Decoder(Snapshot)
+_Read = TypeVar("_Read", bound=_Statement)
+
 
 def open_event(compact: bytes, lane: Lane, signers: Signers) -> SignedEvent:
     """Return an event signed by the lane's role; raises ForgedSignature, or UnknownKind if it cannot be read."""
-    event = _decode(open_statement(compact, StatementType.EVENT, signers), lane, Event)
+    event = _decode(open_statement(compact, StatementType.EVENT, signers), lane, _EVENTS)
     return SignedEvent(compact, digest(compact), event)
 
 
 def open_head(compact: bytes, lane: Lane, signers: Signers) -> SignedHead:
     """Return a head signed by the lane's role; raises ForgedSignature or UnknownKind."""
     return SignedHead(
-        compact, digest(compact), _decode(open_statement(compact, StatementType.HEAD, signers), lane, Head)
+        compact, digest(compact), _decode(open_statement(compact, StatementType.HEAD, signers), lane, _HEADS)
     )
 
 
 def open_snapshot(compact: bytes, lane: Lane, signers: Signers) -> SignedSnapshot:
     """Return a snapshot signed by the lane's role; raises ForgedSignature or UnknownKind."""
-    snapshot = _decode(open_statement(compact, StatementType.SNAPSHOT, signers), lane, Snapshot)
+    snapshot = _decode(open_statement(compact, StatementType.SNAPSHOT, signers), lane, _SNAPSHOTS)
     return SignedSnapshot(compact, digest(compact), snapshot)
 
 
-def _decode(payload: bytes, lane: Lane, kind: Any) -> Any:
+def _decode(payload: bytes, lane: Lane, decoder: "msgspec.json.Decoder[_Read]") -> _Read:
     try:
-        statement = msgspec.json.decode(payload, type=kind)
+        statement = decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnknownKind("a signed statement that this version cannot read; upgrade the reader") from error
     if statement.format != FORMAT:

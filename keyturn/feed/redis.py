@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken, StreamSpoiled
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.feed import scripts
+from keyturn.feed.bells import Subscription, subscription
 from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 
 PREFIX = "keyturn:"
@@ -170,10 +170,10 @@ class RedisFeed:
     @asynccontextmanager
     async def listen(self) -> AsyncIterator["_RedisDoorbell"]:
         """Subscribe to both lanes."""
-        async with _subscription(self._pubsub) as pubsub:
+        async with subscription(self._pubsub) as (pubsub, reader):
             with _reaching():
                 await pubsub.subscribe(*(bell_channel(lane) for lane in Lane))
-            yield _RedisDoorbell(pubsub)
+            yield _RedisDoorbell(reader)
 
     async def report(self, verifier: str, report: bytes, *, ttl_seconds: float) -> None:
         """Replace this verifier's report and tell those who watch, in one round trip."""
@@ -202,10 +202,10 @@ class RedisFeed:
     @asynccontextmanager
     async def watch(self) -> AsyncIterator["_RedisPresenceBell"]:
         """Subscribe to reports as they are made."""
-        async with _subscription(self._pubsub) as pubsub:
+        async with subscription(self._pubsub) as (pubsub, reader):
             with _reaching():
                 await pubsub.psubscribe(PRESENCE + "*")
-            yield _RedisPresenceBell(pubsub)
+            yield _RedisPresenceBell(reader)
 
     async def _script(self, script: str, keys: list[str], *arguments: str | bytes | int) -> int:
         with _reaching():
@@ -221,59 +221,42 @@ class RedisFeed:
         return int(await cast("Awaitable[int]", self._redis.evalsha(sha, len(keys), *keys, *arguments)))
 
 
-@asynccontextmanager
-async def _subscription(redis: Redis) -> AsyncIterator[PubSub]:
-    """Open a connection for pub/sub; subscribe messages are kept, since each may mean that something was missed."""
-    pubsub = redis.pubsub(ignore_subscribe_messages=False)
-    try:
-        yield pubsub
-    finally:
-        # Closing the socket, not unsubscribing: a frozen server would keep us waiting.
-        connection, pubsub.connection = pubsub.connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-            connection.deregister_connect_callback(pubsub.on_connect)
-            await redis.connection_pool.release(connection)  # Else the pool runs dry, one reconnect at a time.
-
-
 class _RedisDoorbell:
     """The words of both lanes' channels."""
 
-    def __init__(self, pubsub: PubSub) -> None:
-        self._pubsub, self._confirmed = pubsub, 0
+    def __init__(self, subscription: Subscription) -> None:
+        self._read, self._confirmed = subscription.read, 0
 
     async def next(self, within_seconds: float) -> Listening | Rung | None:
         """Wait for the next word; `Listening` once both channels stand."""
         while True:
-            with _reaching():
-                message = await self._pubsub.get_message(timeout=within_seconds)
-            if message is None:
-                return None
-            if message["type"] == "message" and message["channel"] in _LANE_OF:
-                return Rung(_LANE_OF[message["channel"]], message["data"])
-            if message["type"] == "subscribe":
-                self._confirmed += 1
-                if self._confirmed >= len(_LANE_OF):
-                    return Listening()
+            match await self._read(within_seconds):
+                case [b"message", bytes(channel), bytes(statement)] if channel in _LANE_OF:
+                    return Rung(_LANE_OF[channel], statement)
+                case [b"subscribe", *_]:
+                    self._confirmed += 1
+                    if self._confirmed >= len(_LANE_OF):
+                        return Listening()
+                case None:
+                    return None
 
 
 class _RedisPresenceBell:
     """Reports as they are made."""
 
-    def __init__(self, pubsub: PubSub) -> None:
-        self._pubsub = pubsub
+    def __init__(self, subscription: Subscription) -> None:
+        self._read = subscription.read
 
     async def next(self, within_seconds: float) -> tuple[str, bytes] | Listening | None:
         """Wait for the next (verifier, report)."""
         while True:
-            with _reaching():
-                message = await self._pubsub.get_message(timeout=within_seconds)
-            if message is None:
-                return None
-            if message["type"] == "pmessage":
-                return message["channel"].decode("utf-8", "replace")[len(PRESENCE) :], message["data"]
-            if message["type"] == "psubscribe":
-                return Listening()
+            match await self._read(within_seconds):
+                case [b"pmessage", _, bytes(channel), bytes(report)]:
+                    return channel.decode("utf-8", "replace")[len(PRESENCE) :], report
+                case [b"psubscribe", *_]:
+                    return Listening()
+                case None:
+                    return None
 
 
 def _moment(at: float) -> str:
