@@ -62,7 +62,7 @@ class KeyService:
         signing = make_application(self._parts.log, clock=self._parts.clock, largest_body_bytes=LARGEST_BODY_BYTES)
         SigningEndpoint(self._signer, self._parts.replica, self._parts.clock).add_routes(signing)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up))
+            group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
             group.create_task(self._rotation.watch.run())
             group.create_task(self._tend())
             if self._own.signing_listen is not None:

@@ -14,6 +14,7 @@ from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
+from keyturn.feed.recovery import Recovery
 from keyturn.process.pinned import statement_key
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
@@ -26,6 +27,7 @@ class RotationParts:
 
     policy: RotationPolicy
     publisher: Publisher
+    recovery: Recovery
     watch: PresenceWatch
     keyring: Keyring
     rotator: Rotator
@@ -57,7 +59,11 @@ class RotationParts:
             publisher=publisher, follower=parts.follower, keyring=keyring, policy=policy, clock=parts.clock,
             note=parts.log.info,
         )  # fmt: skip
-        return cls(policy, publisher, watch, keyring, rotator, importer)
+        recovery = Recovery(
+            publisher, parts.feed, parts.replica, parts.clock, read_anew=parts.follower.read_anew,
+            genesis=own.genesis_file.read_bytes, note=parts.log.warning,
+        )  # fmt: skip
+        return cls(policy, publisher, recovery, watch, keyring, rotator, importer)
 
 
 def trust_of(parts: Parts) -> Callable[[], Trust]:

@@ -10,6 +10,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
+from keyturn.feed.recovery import Recovery
 from keyturn.process.pinned import statement_key
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
@@ -40,6 +41,10 @@ class RevocationService:
         self._key = statement_key(own.role_key, setting="revocation.role_key_file")
         replica, freshness = parts.replica, parts.replica.freshness
         self._publisher = Publisher(Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock)
+        self._recovery = Recovery(
+            self._publisher, parts.feed, replica, parts.clock, read_anew=parts.follower.read_anew,
+            genesis=own.genesis_file.read_bytes, note=parts.log.warning,
+        )  # fmt: skip
         self._writer = RevocationWriter(self._publisher, parts.follower.catch_up, parts.clock)
         self._watch = PresenceWatch(
             parts.feed, self._trust, parts.clock,
@@ -80,7 +85,7 @@ class RevocationService:
             await self._parts.clock.sleep(_LOOK_AGAIN_SECONDS)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._publisher.run(self._parts.follower.catch_up))
+                group.create_task(self._publisher.run(self._parts.follower.catch_up, self._recovery.mend))
                 group.create_task(self._watch.run())
                 group.create_task(self._prune())
         finally:

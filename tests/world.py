@@ -19,6 +19,7 @@ from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, Trus
 from keyturn.feed.log import Feed
 from keyturn.feed.memory import MemoryFeed
 from keyturn.feed.publisher import Publisher, bootstrap
+from keyturn.feed.recovery import Recovery
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import Freshness
 from keyturn.verifier.policy import Policy
@@ -142,6 +143,13 @@ class World:
     def publisher(self, lane: Lane, member: Member) -> Publisher:
         """Return the lane's voice on top of that member's replica."""
         return Publisher(lane, self.roles[lane], self.feed, member.replica, self.clock)
+
+    def recovery(self, publisher: Publisher, member: Member, *, genesis: bytes = b"") -> Recovery:
+        """Return what mends that publisher's lane; what it notes is the member's."""
+        return Recovery(
+            publisher, self.feed, member.replica, self.clock, read_anew=member.follower.read_anew,
+            genesis=lambda: genesis, note=lambda event, **facts: member.noted.append((event, facts)),
+        )  # fmt: skip
 
     def new_key(
         self, alg: str = "ES256", *, use: k.Use = k.Use.ACCESS, token_seconds: float = TOKEN_SECONDS

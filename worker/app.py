@@ -35,6 +35,9 @@ class WorkerService:
         await self._parts.check_store(durable=self._redis.durable)
         await self._parts.follower.ready(Lane.KEYS)
         async with asyncio.TaskGroup() as group:
+            # A replica of the lane's publisher like any other: it beats where the key service is away, and what it has
+            # appended is not forgotten where the store has lost it.
+            group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
             group.create_task(self._rotation.watch.run())
             group.create_task(keep_running("arq", self._work, clock=self._parts.clock))
 

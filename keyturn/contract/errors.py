@@ -77,7 +77,7 @@ class PositionTaken(FeedError):
     code = "position_taken"
 
 
-class StreamSpoiled(FeedError):
+class StreamSpoiled(FeedUnavailable):
     """The stream of a lane's epoch holds what its publisher did not write: nothing can be added to it any more."""
 
     code = "stream_spoiled"

@@ -187,6 +187,16 @@ class RevocationIndex:
                 count += 1
         return count
 
+    def absorb(self, other: "RevocationIndex") -> int:
+        """Hold all that an index under the same key holds; return for how many names that was news."""
+        count = 0
+        for name, before, until in other.rows():
+            held = self._until.get(name)
+            later = before is not None and before > self._cutoffs.get(name, 0.0)
+            count += held is None or until > held or later or (before is None and name not in self._exact)
+            self.add_hashed(name, before, until)
+        return count
+
     def rows(self) -> Iterable[tuple[int, float | None, float]]:
         """Yield (hash, before, until) of all that is held, for a snapshot."""
         for name, until in self._until.items():

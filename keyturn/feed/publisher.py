@@ -1,13 +1,13 @@
 """Signs and appends events to one lane, beats its heart, and keeps its snapshot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.encoding import digest
 from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken, TrustError
+from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken, StreamSpoiled, TrustError
 from keyturn.contract.events import (
     HEADS,
     KeysEvent,
@@ -26,6 +26,7 @@ from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry, RevocationIndex
 from keyturn.contract.trust import Trust
 from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
+from keyturn.feed.tail import Tail
 
 HEARTBEAT_SECONDS = 1.0
 SNAPSHOT_EVERY_EVENTS = 512
@@ -48,6 +49,8 @@ class PublishedState(Protocol):
     trust: Trust
     keys: KeySet
     indexes: tuple[RevocationIndex, ...]
+    tails: dict[Lane, Tail]
+    lost: dict[Lane, KeySet | None]
 
     def position(self, lane: Lane) -> Position | None:
         """Return where a lane stands."""
@@ -55,6 +58,10 @@ class PublishedState(Protocol):
 
     def apply(self, signed: SignedEvent, *, now: float, boottime: float) -> Any:
         """Apply an event that was signed here."""
+        ...
+
+    def admit_snapshot(self, lane: Lane, compact: bytes, *, now: float, boottime: float) -> Any:
+        """Jump to a snapshot that was signed here."""
         ...
 
 
@@ -68,6 +75,7 @@ class Publisher:
         self._snapshot_at = (0, 0)
         self._good_snapshot, self._looked_boottime = "", float("-inf")
         self._kept: list[_Kept] = []
+        self.spoiled = False  # Somebody else has written to our stream: only a new epoch helps.
         self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
 
     async def append(
@@ -101,7 +109,11 @@ class Publisher:
             event = RevocationsEvent(entries=tuple(content), **place)  # type: ignore[arg-type]
         signed = sign_event(self._key, event)
         asked = self._clock.boottime()
-        await self._feed.append(signed, after=after, beside=beside)
+        try:
+            await self._feed.append(signed, after=after, beside=beside)
+        except StreamSpoiled:
+            self.spoiled = True
+            raise
         self.confirmed_boottime = asked
         self._replica.apply(signed, now=self._clock.now(), boottime=self._clock.boottime())
         return signed
@@ -122,6 +134,20 @@ class Publisher:
             self.confirmed_boottime = asked
             return True
         return False
+
+    async def open_epoch(self, epoch: int, *, after: str | None, keys: KeySet | None = None) -> bool:
+        """Begin an epoch with all that we know, if the stored position is `after`; say whether that was so.
+
+        `keys` is the key set to begin with, where that is more than our replica's.
+        """
+        snapshot = self._state(Position(epoch, 0, ""), keys)
+        signed, asked = sign_snapshot(self._key, snapshot), self._clock.boottime()
+        if not await self._feed.open_epoch(signed, after=after):
+            return False
+        self.confirmed_boottime, self.spoiled = asked, False
+        now, boottime = self._clock.now(), self._clock.boottime()
+        self._replica.admit_snapshot(self.lane, signed.compact, now=now, boottime=boottime)
+        return True
 
     async def keep_snapshot(self) -> bool:
         """Store a snapshot if enough events have come since the last."""
@@ -183,25 +209,31 @@ class Publisher:
         if old:
             await self._feed.trim(self.lane, epoch=newest.epoch, up_to=old[-1].sequence)
 
-    async def run(self, catch_up: Callable[[], Any]) -> None:
-        """Beat until cancelled; where the store stands elsewhere, catch up."""
+    async def run(
+        self, catch_up: Callable[[], Awaitable[None]], mend: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Beat until cancelled; where the store stands elsewhere, catch up, and `mend` what catching up cannot."""
         while True:
             try:
                 if not await self.beat():
                     await catch_up()
+                    if mend is not None:
+                        await mend()
+                elif mend is not None and (self.spoiled or self.lane in self._replica.lost):
+                    await mend()
                 await self.keep_snapshot()
                 await self.mend_snapshot()
             except (FeedUnavailable, PositionTaken, BrokenChain):
                 pass  # The follower notes the loss; verifiers see the silence.
             await self._clock.sleep(HEARTBEAT_SECONDS)
 
-    def _state(self, position: Position) -> Snapshot:
+    def _state(self, position: Position, keys: KeySet | None = None) -> Snapshot:
         place: dict[str, Any] = {
             "epoch": position.epoch, "sequence": position.sequence, "hash": position.hash,
             "at": self._clock.now(), "trust": self._replica.trust.version,
         }  # fmt: skip
         if self.lane is Lane.KEYS:
-            keys = self._replica.keys
+            keys = keys or self._replica.keys
             return KeysSnapshot(keys=tuple(keys), requests=keys.requests, **place)
         index = self._replica.indexes[0]
         return RevocationsSnapshot(hash_key=index.key, rows=tuple(index.rows()), **place)

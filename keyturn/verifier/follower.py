@@ -88,6 +88,17 @@ class Follower:
             self._next_flight = asyncio.ensure_future(self._paced_catch_up())
         await asyncio.shield(self._next_flight)
 
+    async def read_anew(self) -> Replica:
+        """Return a replica that has read what the store holds now and nothing else, under the trust that we hold.
+
+        Raises FeedUnavailable if the store cannot say.
+        """
+        replica = Replica(issuer=self.replica.issuer, freshness=self.replica.freshness)
+        replica.adopt_trust(self.replica.trust)
+        reader = Follower(self._feed, replica, self._clock, root=self._root, allow_dev=self._allow_dev)
+        await reader._read_all()
+        return replica
+
     async def _paced_catch_up(self) -> None:
         async with self._flying:
             pause = self._last_flight + CATCH_UP_EVERY_SECONDS - self._clock.boottime()

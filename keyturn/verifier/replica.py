@@ -27,6 +27,8 @@ from keyturn.contract.keys import KeyRecord, KeySet, Phase
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import RevocationIndex, TokenNames, names_of
 from keyturn.contract.trust import Trust, trust_nobody
+from keyturn.contract.union import lacks, united
+from keyturn.feed.tail import Tail
 from keyturn.verifier.freshness import Freshness, Heard, State
 
 _NO_HASH_KEY = bytes(16)
@@ -67,6 +69,10 @@ class Replica:
         self.verification: Mapping[str, VerificationKey] = {}
         self.indexes: tuple[RevocationIndex, ...] = (RevocationIndex(_NO_HASH_KEY),)
         self.report_asked = False  # An event wants verifiers to report at once; the reporter takes it back.
+        self.tails = {lane: Tail() for lane in Lane}
+        # Lanes whose newest snapshot lacked what we held, so that its publisher has to open another epoch; of the keys
+        # lane also what both know together.
+        self.lost: dict[Lane, KeySet | None] = {}
         self._positions: dict[Lane, Position] = {}
         self._recent: dict[Lane, OrderedDict[str, None]] = {lane: OrderedDict() for lane in Lane}
         self._heard = {lane: Heard() for lane in Lane}
@@ -129,6 +135,8 @@ class Replica:
         """Forget all of an epoch that the root has dropped: a thief of its role key may have said it."""
         self._positions.pop(lane, None)  # Start again from a snapshot.
         self._heard[lane] = Heard()
+        self.tails[lane].clear()
+        self.lost.pop(lane, None)
         self._unreadable.discard(lane)
         if lane is Lane.KEYS:
             self._use(KeySet())
@@ -173,6 +181,7 @@ class Replica:
         self._take(event, signed.position.place)
         self._positions[lane] = signed.position
         self._remember(lane, event.id)
+        self.tails[lane].add(signed)
         self.report_asked |= event.report
         self.generation += 1
         return self._note(lane, event, boottime, now)
@@ -189,8 +198,9 @@ class Replica:
         held = self._positions.get(lane)
         if held is not None and place <= held.place:
             return Admission.HELD
-        self._load(signed, now)
+        self._load(signed, now, first=held is None)
         self._positions[lane] = signed.position
+        self.tails[lane].clear()
         self.generation += 1
         return self._note(lane, signed.snapshot, boottime, now)
 
@@ -262,9 +272,23 @@ class Replica:
             for entry in event.entries:
                 self.indexes[0].add(entry)
 
-    def _load(self, signed: SignedSnapshot, now: float) -> None:
-        snapshot = signed.snapshot
+    def absorb(self, indexes: tuple[RevocationIndex, ...]) -> None:
+        """Hold all revocations that these hold: what was signed as revoked stays revoked, on any branch."""
+        for index in indexes:
+            mine = next((one for one in self.indexes if one.key == index.key), None)
+            if mine is not None:
+                mine.absorb(index)
+            elif len(index):
+                self.indexes = (*self.indexes, index)
+        self.generation += 1
+
+    def _load(self, signed: SignedSnapshot, now: float, *, first: bool) -> None:
+        snapshot, lane = signed.snapshot, signed.snapshot.lane
+        held = self.lost.pop(lane, None)
         if isinstance(snapshot, KeysSnapshot):
+            mine, theirs = held or self.keys, KeySet(snapshot.keys, snapshot.requests)
+            if not first and lacks(theirs, mine, at=snapshot.at):
+                self.lost[lane] = united(mine, theirs, at=now, place=signed.position.place)
             tombstones = [key for key in self.keys if key.phase is Phase.REVOKED]
             known = {key.kid: key for key in snapshot.keys}
             # A higher epoch must not bring back what we know to be revoked.
@@ -277,10 +301,8 @@ class Replica:
             # What we hold stays until it runs out, whatever the snapshot lacks: a tail may have been lost.
             moment = min(now, snapshot.at)
             older = [one for one in self.indexes if one.prune(moment) >= 0 and len(one)]
-            for one in older:
-                if one.key == index.key:
-                    for name, before, until in one.rows():
-                        index.add_hashed(name, before, until)
+            if sum(index.absorb(one) for one in older if one.key == index.key):
+                self.lost[lane] = None
             self.indexes = (index, *(one for one in older if one.key != index.key))
 
     def _use(self, keys: KeySet) -> None:

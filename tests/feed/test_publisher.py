@@ -167,7 +167,7 @@ async def test_a_running_publisher_beats_each_second_and_catches_up_where_it_was
     assert isinstance(clock, ManualClock)
     member, other = await world.caught_up(), await world.caught_up()
     publisher = world.publisher(KEYS, member)
-    task = asyncio.create_task(publisher.run(member.follower.catch_up))
+    task = asyncio.create_task(publisher.run(member.follower.catch_up, world.recovery(publisher, member).mend))
     await eventually(lambda: clock.sleepers == 1)
     await world.publisher(KEYS, other).append([world.new_key()])
 

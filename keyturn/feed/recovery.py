@@ -1,0 +1,176 @@
+"""What a publisher does where the store has lost, changed or replaced what it once accepted."""
+
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from keyturn.clock import Clock
+from keyturn.contract.errors import MalformedInput, PositionTaken, StreamSpoiled, TrustError
+from keyturn.contract.events import open_event, open_snapshot
+from keyturn.contract.keys import KeySet
+from keyturn.contract.positions import Lane, Position, parse_position
+from keyturn.contract.selectors import RevocationIndex
+from keyturn.contract.union import united
+from keyturn.feed.log import Feed
+from keyturn.feed.publisher import PublishedState, Publisher
+from keyturn.feed.tail import Tail
+
+APPENDED_AGAIN: Final = "events_appended_again"
+EPOCH_OPENED: Final = "epoch_opened"
+PATIENCE_SECONDS = 1.5  # A place ahead of ours is left to whoever put it there for so long.
+EPOCH_EVERY_SECONDS = 2.0  # Who can write to the store must not make us open epochs without an end.
+
+
+class Step(Enum):
+    """What the store's position asks of a publisher."""
+
+    NOTHING = auto()
+    APPEND_AGAIN = auto()  # The store is behind on our own chain.
+    WAIT = auto()  # The store is ahead, on what we cannot read (yet).
+    OPEN = auto()  # The store has branched, or what we know stands nowhere any more.
+
+
+def decide(mine: Position, stored: str | None, tail: Tail) -> Step:
+    """Return what to do where a publisher stands at `mine` and the store says `stored` (None: nothing)."""
+    if stored == str(mine):
+        return Step.NOTHING
+    theirs = _parsed(stored)
+    if theirs is None or theirs.epoch < mine.epoch:
+        return Step.OPEN
+    if theirs.place > mine.place:
+        return Step.WAIT
+    if theirs.sequence < mine.sequence and tail.hash_at(theirs.sequence) == theirs.hash:
+        return Step.APPEND_AGAIN
+    return Step.OPEN
+
+
+class Recoverable(PublishedState, Protocol):
+    """What recovery needs of a verified replica."""
+
+    def place(self, lane: Lane) -> tuple[int, int]:
+        """Return epoch and sequence, (0, 0) before the first snapshot."""
+        ...
+
+    def absorb(self, indexes: tuple[RevocationIndex, ...]) -> None:
+        """Hold all revocations that these indexes hold."""
+        ...
+
+
+class Recovery:
+    """Brings store and publisher together again; nothing that either of them knows is forgotten."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        feed: Feed,
+        replica: Recoverable,
+        clock: Clock,
+        *,
+        read_anew: Callable[[], Awaitable[Recoverable]],
+        genesis: Callable[[], bytes],
+        note: Callable[..., None],
+    ) -> None:
+        """Know them.
+
+        `read_anew` returns a replica that has read the store and nothing else; `genesis` the signed snapshot with which
+        the root lets the lane begin again after it has dropped all earlier epochs.
+        """
+        self._publisher, self._feed, self._replica, self._clock = publisher, feed, replica, clock
+        self._read_anew, self._genesis, self._note = read_anew, genesis, note
+        self._waiting_since: float | None = None
+        self._opened_boottime = float("-inf")
+
+    async def mend(self) -> None:
+        """Look where the store stands, and do the next step; called again as long as it is not mended.
+
+        Raises FeedUnavailable if the store cannot say or take it.
+        """
+        lane, top = self._publisher.lane, await self._feed.top(self._publisher.lane)
+        stored, mine = None if top is None else top.position, self._replica.position(lane)
+        if mine is None:
+            await self._begin_again(stored)
+            return
+        step = decide(mine, stored, self._replica.tails[lane])
+        if lane in self._replica.lost or self._publisher.spoiled:
+            step = Step.OPEN
+        if step is not Step.WAIT:
+            self._waiting_since = None
+        if step is Step.APPEND_AGAIN:
+            step = await self._append_again(_parsed(stored) or mine)
+        if step is Step.OPEN or (step is Step.WAIT and self._is_out_of_patience()):
+            await self._open(mine, stored)
+
+    async def _append_again(self, stored: Position) -> Step:
+        """Append the very bytes that the store has lost; say what is left to do."""
+        lane, trust = self._publisher.lane, self._replica.trust
+        events = self._replica.tails[lane].after(stored.sequence) or []
+        try:
+            after = stored
+            for compact in events:
+                signed = open_event(compact, lane, trust.role(lane))
+                await self._feed.append(signed, after=after)
+                after = signed.position
+        except PositionTaken:
+            return Step.NOTHING  # Another replica of this publisher is at it as well; the next look tells.
+        except (StreamSpoiled, TrustError):
+            return Step.OPEN  # By a key that has lost the role since: the new one has to vouch for it.
+        self._note(APPENDED_AGAIN, lane=lane, epoch=stored.epoch, first=stored.sequence + 1, count=len(events))
+        return Step.NOTHING
+
+    async def _open(self, mine: Position, stored: str | None) -> None:
+        """Open the next epoch with the union of what we know and what the store still vouches for."""
+        lane, boottime = self._publisher.lane, self._clock.boottime()
+        if boottime - self._opened_boottime < EPOCH_EVERY_SECONDS:
+            return
+        theirs = await self._read_anew()
+        epoch = max(mine.epoch, theirs.place(lane)[0]) + 1
+        keys: KeySet | None = None
+        if lane is Lane.KEYS:
+            at, place = self._clock.now(), (epoch, 0)
+            known = united(self._replica.lost.get(lane) or self._replica.keys, self._replica.keys, at=at, place=place)
+            keys = united(known, theirs.keys, at=at, place=place)
+        else:
+            self._replica.absorb(theirs.indexes)
+        if await self._publisher.open_epoch(epoch, after=stored, keys=keys):
+            self._opened_boottime, self._waiting_since = boottime, None
+            self._note(
+                EPOCH_OPENED, lane=lane, epoch=epoch, ours=f"{mine.epoch}:{mine.sequence}", stored=_shown(stored)
+            )
+
+    async def _begin_again(self, stored: str | None) -> None:
+        """Begin the lane as the root has signed it, where the root has dropped what the store holds.
+
+        An empty store is not mended here: nobody could tell it from one that has lost everything.
+        """
+        lane, lowest = self._publisher.lane, self._replica.trust.lowest_epoch(self._publisher.lane)
+        theirs = _parsed(stored)
+        if stored is None or lowest <= 1:
+            return
+        if theirs is not None and theirs.epoch >= lowest and not self._is_out_of_patience():
+            return
+        try:
+            snapshot = open_snapshot(self._genesis().strip(), lane, self._replica.trust.role(lane))
+        except (TrustError, OSError):
+            return  # The genesis of this trust document is not there yet.
+        if snapshot.position.epoch >= lowest and await self._feed.open_epoch(snapshot, after=stored):
+            self._waiting_since = None
+            self._note(EPOCH_OPENED, lane=lane, epoch=snapshot.position.epoch, ours="", stored=_shown(stored))
+
+    def _is_out_of_patience(self) -> bool:
+        now = self._clock.boottime()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since >= PATIENCE_SECONDS
+
+
+def _parsed(stored: str | None) -> Position | None:
+    try:
+        return None if stored is None else parse_position(stored)
+    except MalformedInput:
+        return None
+
+
+def _shown(stored: str | None) -> str:
+    """Return a stored position for the log; what is not one may be anything."""
+    theirs = _parsed(stored)
+    return "nothing" if stored is None else "no position" if theirs is None else f"{theirs.epoch}:{theirs.sequence}"
