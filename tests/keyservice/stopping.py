@@ -6,42 +6,29 @@ It does so once for each file that `KEYTURN_TESTS_STOP` names, as a machine that
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
-
-from jwt.algorithms import Algorithm
 
 import keyservice.signer
 from keyservice.app import KeyService
 from keyservice.settings import KeyserviceSettings
-from keyturn.contract.jwk import ALGORITHMS
+from keyturn.contract.jwk import PrivateKey, sign_each
 from serving.starting import start
 
 ARM = "TESTS_STOP"
 
 
-class Stopping:
-    """An algorithm whose signature does not come before somebody says SIGCONT."""
-
-    def __init__(self, real: Any, arm: Path) -> None:
-        """Stand in for an algorithm."""
-        self._real, self._arm = real, arm
-
-    def sign(self, message: bytes, key: Any) -> bytes:
-        """Stop, if that was asked for, then sign."""
-        if self._arm.exists():
-            self._arm.unlink()
-            os.kill(os.getpid(), signal.SIGSTOP)
-        signature: bytes = self._real.sign(message, key)
-        return signature
-
-
 def main() -> int:
-    """Run the key service as it is, but for the algorithms."""
+    """Run the key service as it is, but for the moment before its signatures."""
     arm = Path(os.environ.pop(f"KEYTURN_{ARM}"))
-    keyservice.signer.ALGORITHMS = {  # type: ignore[attr-defined]
-        name: cast("Algorithm", Stopping(real, arm)) for name, real in ALGORITHMS.items()
-    }
+
+    def stop_first(alg: str, messages: Sequence[bytes], key: PrivateKey) -> list[bytes]:
+        if arm.exists():
+            arm.unlink()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return sign_each(alg, messages, key)
+
+    keyservice.signer.sign_each = stop_first  # type: ignore[attr-defined]
     return start(KeyService, KeyserviceSettings, about="A key service that stops itself.")
 
 
