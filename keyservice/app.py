@@ -39,6 +39,8 @@ class KeyService:
         self._own, self._parts = settings.section(KeyserviceSettings), parts
         self._trust_settings, self._durable = settings.section(TrustSettings), settings.section(RedisSettings).durable
         self._rotation = RotationParts.make(settings, parts)
+        if self._rotation.archive is not None:
+            self._rotation.archive.require_writable()
         self._signer = Signer(
             self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policy, parts.clock
         )

@@ -12,12 +12,14 @@ from keyservice.settings import KeyserviceSettings, TransitSettings
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
+from keyturn.feed.archive import Archive
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
 from keyturn.feed.recovery import Recovery
 from keyturn.process.pinned import statement_key
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
+from serving.archiving import archive_of
 from serving.parts import Parts
 
 
@@ -32,6 +34,7 @@ class RotationParts:
     keyring: Keyring
     rotator: Rotator
     importer: Importer
+    archive: Archive | None
 
     @classmethod
     def make(cls, settings: Settings, parts: Parts) -> Self:
@@ -41,7 +44,8 @@ class RotationParts:
             settings.section(RotationSettings).policy(parts.replica.freshness),
         )
         key = statement_key(own.role_key, setting="keyservice.role_key_file")
-        publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock)
+        archive = archive_of(settings, parts)
+        publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock, archive=archive)
         live_seconds = policy.expired_seconds + policy.skew_seconds
         watch = PresenceWatch(
             parts.feed,
@@ -63,7 +67,7 @@ class RotationParts:
             publisher, parts.feed, parts.replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning,
         )  # fmt: skip
-        return cls(policy, publisher, recovery, watch, keyring, rotator, importer)
+        return cls(policy, publisher, recovery, watch, keyring, rotator, importer, archive)
 
 
 def trust_of(parts: Parts) -> Callable[[], Trust]:

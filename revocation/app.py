@@ -18,6 +18,7 @@ from revocation.keeping import Keeping
 from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
 from revocation.writer import RevocationWriter
+from serving.archiving import archive_of
 from serving.parts import Parts
 from serving.records import RecordStore
 from serving.settings import record_keys
@@ -40,7 +41,10 @@ class RevocationService:
         self._genesis = _read_genesis(own.genesis_file)
         self._key = statement_key(own.role_key, setting="revocation.role_key_file")
         replica, freshness = parts.replica, parts.replica.freshness
-        self._publisher = Publisher(Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock)
+        archive = archive_of(settings, parts)
+        if archive is not None:
+            archive.require_writable()
+        self._publisher = Publisher(Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock, archive=archive)
         self._recovery = Recovery(
             self._publisher, parts.feed, replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning,

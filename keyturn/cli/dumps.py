@@ -62,33 +62,40 @@ class Dump:
         """Say whether there was something, and all of it holds."""
         return not self.findings and any(lane.stretches for lane in self.audit.lanes.values())
 
-    def in_order(self, files: Sequence[Path]) -> list[Path]:
-        """Return the files in the order in which their first lines say that they belong; a shell sorts by letters."""
+    def read(self, files: Sequence[Path]) -> None:
+        """Read the files, each lane by itself: in the order of its events, since a shell sorts names by letters.
 
-        def place(file: Path) -> tuple[str, int, int]:
-            for _, raw in _lines(file):
-                try:
-                    line = parse_line(raw)
-                except MalformedInput:
-                    break
-                return line.lane.value, line.epoch, line.sequence
-            return "", 0, 0
+        A file is read up to the first line that is no line. Raises WrongUsage if one cannot be read.
+        """
+        for lane in Lane:
+            for file in sorted(files, key=lambda one: self._first_place(one, lane)):
+                self._read(file, lane)
 
-        return sorted(files, key=place)
-
-    def read(self, file: Path) -> None:
-        """Read one file, up to the first line that is no line. Raises WrongUsage if it cannot be read."""
-        for number, raw in _lines(file):
-            line = None
+    def _first_place(self, file: Path, lane: Lane) -> tuple[int, int]:
+        """Return where a file's first line of a lane says that it stands."""
+        for _, raw in _lines(file):
             try:
                 line = parse_line(raw)
-                if line.lane not in self._broken:
-                    self._last_file[line.lane] = file
-                    self.audit.take(line)
-            except (TrustError, MalformedInput) as error:
+            except MalformedInput:
+                break
+            if line.lane is lane:
+                return line.epoch, line.sequence
+        return 0, 0
+
+    def _read(self, file: Path, lane: Lane) -> None:
+        for number, raw in _lines(file):
+            try:
+                line = parse_line(raw)
+            except MalformedInput as error:
+                self._find(file, number, None, error)
+                return
+            if line.lane is not lane or lane in self._broken:
+                continue
+            self._last_file[lane] = file
+            try:
+                self.audit.take(line)
+            except TrustError as error:
                 self._find(file, number, line, error)
-                if line is None:
-                    return
 
     def finish(self) -> None:
         """Look at what is missing at the end."""
@@ -101,7 +108,9 @@ class Dump:
                 self._find(self._last_file[lane], None, None, error)
 
     def _find(self, file: Path, number: int | None, line: Line | None, error: KeyturnError) -> None:
-        self.findings.append(Finding(file, number, line, error.code, str(error)))
+        found = Finding(file, number, line, error.code, str(error))
+        if found not in self.findings:  # Each lane is read by itself: a line of no lane is met by both.
+            self.findings.append(found)
         if line is not None:
             self._broken.add(line.lane)
 

@@ -61,8 +61,7 @@ async def _verify(args: argparse.Namespace, session: Session) -> ExitStatus:
     files = args.trust or [root.with_name(_TRUST)]
     audit = Audit([_open_trust(_read(file), root) for file in files])
     dump = Dump(audit)
-    for file in dump.in_order(args.files):
-        dump.read(file)
+    dump.read(args.files)
     dump.finish()
     facts = {"holds": dump.holds, "trust": _trust_facts(audit.newest), "lanes": _lane_facts(dump)}
     session.printer.answer(facts | {"break": _break_facts(dump.first)}, *_report(dump))

@@ -83,6 +83,12 @@ class StreamSpoiled(FeedUnavailable):
     code = "stream_spoiled"
 
 
+class ArchiveFailed(FeedError):
+    """Events could not be kept in the archive: they must stay in the store."""
+
+    code = "archive_failed"
+
+
 class StoreUnavailable(KeyturnError):
     """A store of records cannot be reached; nothing can be said about a token."""
 

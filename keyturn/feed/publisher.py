@@ -25,6 +25,7 @@ from keyturn.contract.keys import KeyChange, KeySet
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry, RevocationIndex
 from keyturn.contract.trust import Trust
+from keyturn.feed.archive import Archive
 from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
 from keyturn.feed.tail import Tail
 
@@ -36,10 +37,9 @@ MOST_KEPT = 4096  # Snapshots of the last ten minutes that are remembered; more 
 
 
 class _Kept(NamedTuple):
-    """A snapshot that was stored, and when (boot-time seconds)."""
+    """The place of a snapshot that was stored, and when (boot-time seconds)."""
 
-    epoch: int
-    sequence: int
+    position: Position
     boottime: float
 
 
@@ -68,8 +68,17 @@ class PublishedState(Protocol):
 class Publisher:
     """One lane's voice. It signs only for positions of its own verified replica."""
 
-    def __init__(self, lane: Lane, key: StatementKey, feed: Feed, replica: PublishedState, clock: Clock) -> None:
-        self.lane = lane
+    def __init__(
+        self,
+        lane: Lane,
+        key: StatementKey,
+        feed: Feed,
+        replica: PublishedState,
+        clock: Clock,
+        *,
+        archive: Archive | None = None,
+    ) -> None:
+        self.lane, self._archive = lane, archive
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._name = entropy.uuid7(clock.now())  # Among the replicas of this publisher.
         self._snapshot_at = (0, 0)
@@ -203,11 +212,21 @@ class Publisher:
         Whoever is behind by less still finds its events; everybody else loads the newest snapshot.
         """
         now = self._clock.boottime()
-        kept = [one for one in self._kept if one.epoch == newest.epoch]
-        old = [one for one in kept if now - one.boottime >= TRIM_AFTER_SECONDS]
-        self._kept = [*(kept[len(old) - 1 :] if old else kept), _Kept(newest.epoch, newest.sequence, now)][-MOST_KEPT:]
-        if old:
+        kept = [one for one in self._kept if one.position.epoch == newest.epoch]
+        old = [one.position for one in kept if now - one.boottime >= TRIM_AFTER_SECONDS]
+        self._kept = [*kept, _Kept(newest, now)][-MOST_KEPT:]
+        if old and await self._archived(old):
             await self._feed.trim(self.lane, epoch=newest.epoch, up_to=old[-1].sequence)
+            self._kept = [one for one in self._kept if one.position.place >= old[-1].place]
+
+    async def _archived(self, positions: Sequence[Position]) -> bool:
+        """Say whether all events up to these positions may be forgotten: at once where no archive is kept."""
+        if self._archive is None:
+            return True
+        for position in positions:
+            if not await self._archive.keep(self._feed, self.lane, position):
+                return False
+        return True
 
     async def run(
         self, catch_up: Callable[[], Awaitable[None]], mend: Callable[[], Awaitable[None]] | None = None

@@ -92,6 +92,9 @@ async def test_segments_are_read_in_the_order_of_their_events_from_the_genesis_o
     told = (await run("feed", "verify", *files, genesis, *recorded.options, "--json")).json
     (stretch,) = told["lanes"]["revocations"]
     assert (told["holds"], stretch["begins_with"], stretch["last"]) == (True, "genesis", 6)
+    both = recorded.dump(*recorded.lines(KEYS), *lines, name="both.ndjson")
+    told = (await run("feed", "verify", both, genesis, *recorded.options, "--json")).json
+    assert told["lanes"]["revocations"][0]["begins_with"] == "genesis", "a file of both lanes belongs to both orders"
 
 
 def swapped(recorded: Recorded) -> list[bytes]:

@@ -15,6 +15,7 @@ AFTER_THE_README = {
     "docs/how-to/rotate-by-hand.md": None,
     "docs/how-to/revoke-by-selector.md": None,
     "docs/runbooks/trust-document-expires.md": None,
+    "docs/runbooks/audit-the-feed.md": None,
 }
 
 
