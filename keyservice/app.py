@@ -12,13 +12,11 @@ from keyservice.routes import KeyRoutes
 from keyservice.settings import KeyserviceSettings
 from keyservice.signer import Signer
 from keyservice.signing import LARGEST_BODY_BYTES, SigningEndpoint
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError, WrapperUnavailable
+from keyservice.trustkeeping import TrustKeeper
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, WrapperUnavailable
 from keyturn.contract.positions import Lane
-from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
-from keyturn.process.belonging import require_ours
-from keyturn.process.pinned import read_root
-from keyturn.process.settings import RedisSettings, Settings, TrustSettings
+from keyturn.process.settings import RedisSettings, Settings
 from serving.application import make_application
 from serving.listening import listening
 from serving.parts import Parts
@@ -37,7 +35,7 @@ class KeyService:
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._own, self._parts = settings.section(KeyserviceSettings), parts
-        self._trust_settings, self._durable = settings.section(TrustSettings), settings.section(RedisSettings).durable
+        self._durable = settings.section(RedisSettings).durable
         self._rotation = RotationParts.make(settings, parts)
         if self._rotation.archive is not None:
             self._rotation.archive.require_writable()
@@ -47,7 +45,7 @@ class KeyService:
         self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
         export_rotation(parts.metrics, self._rotation, parts.replica, parts.clock)
         self._woken = asyncio.Event()
-        self._trust = self._read_trust()
+        self._keeper = TrustKeeper(self._own.trust_document, parts)
         parts.follower.on_change.append(self._woken.set)
 
     def add_routes(self, app: web.Application) -> None:
@@ -56,6 +54,8 @@ class KeyService:
 
     def unready(self) -> str | None:
         """Return why keys cannot be published or used truthfully now."""
+        if self._parts.replica.trust.version and not self._rotation.publisher.is_trusted():
+            return "the trust document does not give this key the role keys"
         return self._signer.unready()
 
     async def run(self) -> None:
@@ -66,6 +66,7 @@ class KeyService:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
             group.create_task(self._rotation.watch.run())
+            group.create_task(self._keeper.run())
             group.create_task(self._tend())
             if self._own.signing_listen is not None:
                 listen, setting = str(self._own.signing_listen), "keyservice.signing_listen"
@@ -75,9 +76,7 @@ class KeyService:
         """Put the trust document in the store, and the lane's genesis if the lane never began and we may."""
         feed, replica = self._parts.feed, self._parts.replica
         await self._parts.check_store(durable=self._durable)
-        await self._keep_trust()
-        if replica.adopt_trust(self._trust):
-            self._parts.log.info("trust_adopted", version=self._trust.version)
+        await self._keeper.begin()
         if await feed.top(Lane.KEYS) is None:
             if not self._own.bootstrap:
                 raise ConfigurationError(
@@ -86,16 +85,9 @@ class KeyService:
                     mend="set it for the very first start; if there was a lane, restore the store instead",
                 )
             genesis = _read(self._own.genesis_file, "keyservice.genesis_file")
-            if await bootstrap(feed, genesis, self._trust, Lane.KEYS):
+            if await bootstrap(feed, genesis, replica.trust, Lane.KEYS):
                 self._rotation.watch.lane_began()
         await self._parts.follower.ready(Lane.KEYS)
-
-    async def _keep_trust(self) -> None:
-        """Put the document in the store, unless a newer one is there; raises ConfigurationError for a stranger's."""
-        feed, pinned = self._parts.feed, self._parts.pinned
-        held = await feed.trust()
-        if held is None or pinned is None or require_ours(held, pinned).version < self._trust.version:
-            await feed.keep_trust(self._trust.compact)
 
     async def _tend(self) -> None:
         """After each change and each second: open the keys that may sign, and see to orders that wait for reports."""
@@ -114,20 +106,6 @@ class KeyService:
                     await self._woken.wait()
             except TimeoutError:
                 continue
-
-    def _read_trust(self) -> Trust:
-        path = self._own.trust_document
-        try:
-            trust = open_trust(
-                _read(path, "keyservice.trust_document"), root=read_root(self._trust_settings.root),
-                allow_dev=self._trust_settings.allow_dev,
-            )  # fmt: skip
-            trust.check_time(self._parts.clock.now())
-        except TrustError as error:
-            raise ConfigurationError(
-                str(error), setting="keyservice.trust_document", mend="name a document that the pinned root signed"
-            ) from error
-        return trust
 
 
 def _read(path: Path, setting: str) -> bytes:

@@ -39,7 +39,7 @@ class Parts:
     log: FilteringBoundLogger
     metrics: Metrics
     skew_seconds: float
-    pinned: Pinned | None = None
+    pinned: Pinned
     _waiting: dict[asyncio.Future[None], Mapping[Lane, tuple[int, int]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -48,8 +48,7 @@ class Parts:
 
     async def check_trust(self) -> None:
         """Wait until cancelled; raises ConfigurationError if the store's trust document is not for this process."""
-        if self.pinned is not None:
-            await until_ours(self.feed, self.pinned, self.clock)
+        await until_ours(self.feed, self.pinned, self.clock)
         await asyncio.Event().wait()
 
     @property

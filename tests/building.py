@@ -24,6 +24,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry
 from keyturn.contract.trust import Client
 from keyturn.feed.redis import RedisFeed
+from keyturn.process.belonging import Pinned
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.settings import Settings
@@ -146,6 +147,7 @@ async def standing(
         parts = Parts(
             clock=clock, redis=redis, feed=feed, replica=member.replica, follower=member.follower,
             log=logger("tests"), metrics=Metrics(process="tests"), skew_seconds=world.freshness.skew_seconds,
+            pinned=Pinned(issuer=world.issuer, root=world.root.public, allow_dev=False),
         )  # fmt: skip
         keys = new_record_keys()
         yield Standing(world, redis, parts, member, RecordStore(redis, keys, clock), keys)

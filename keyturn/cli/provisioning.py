@@ -47,7 +47,7 @@ _RUNNING_JOBS = (
 )
 USERS = {
     "authorization": f"{_FOLLOWING} (+set %W~keyturn:record:*)",
-    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+set %W~keyturn:trust)",
+    "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
     "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
     "revocation": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*)",
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",

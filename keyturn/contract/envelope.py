@@ -22,6 +22,7 @@ class StatementType(StrEnum):
     HEAD = "keyturn-head+jws"
     SNAPSHOT = "keyturn-snapshot+jws"
     TRUST = "keyturn-trust+jws"
+    ROOT = "keyturn-root+jws"
     REPORT = "keyturn-report+jws"
     ASSERTION = "keyturn-assertion+jws"
 

@@ -1,6 +1,6 @@
 """The trust document: what the root vouches for, and the keys that it prepares for checking."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,8 +12,9 @@ from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementKey, StatementType, open_statement
 from keyturn.contract.errors import MalformedInput, TrustError, TrustExpired, UnknownKind
 from keyturn.contract.events import FORMAT
-from keyturn.contract.jwk import load_public, thumbprint
+from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
+from keyturn.contract.roots import signers_of, split_bundle, walk
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -78,17 +79,35 @@ class TrustDocument(_Part, frozen=True, kw_only=True):
 
 
 class Trust:
-    """A trust document that was checked against the pinned root, its keys ready to verify with."""
+    """A trust document that was checked against the pinned root, its keys ready to verify with.
 
-    def __init__(self, document: TrustDocument, compact: bytes) -> None:
-        self.document, self.compact = document, compact
-        self._roles = {lane: _signers(document.roles.get(lane.value, ())) for lane in Lane}
-        self._identities = {name: _signers((identity.jwk,)) for name, identity in document.identities.items()}
+    `compact` is the whole bundle: opening it again from the same pinned root gives the same. `roots` lead from the
+    pinned root to the one that signed the document.
+    """
+
+    def __init__(self, document: TrustDocument, compact: bytes, *, roots: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.document, self.compact, self.roots = document, compact, tuple(roots)
+        self._roles = {lane: signers_of(document.roles.get(lane.value, ())) for lane in Lane}
+        self._identities = {name: signers_of((identity.jwk,)) for name, identity in document.identities.items()}
 
     @property
     def version(self) -> int:
         """Return the document's version, which never goes back."""
         return self.document.version
+
+    @property
+    def root(self) -> Mapping[str, Any]:
+        """Return the public JWK of the root that signed it: from now on, nobody else's documents count."""
+        return self.roots[-1]
+
+    def follows(self, held: "Trust") -> bool:
+        """Say whether the root of the document that is held was on the way to this one's root.
+
+        A root that was left must not come back, whatever it signs: it may have been left because it was stolen.
+        """
+        if not held.roots:
+            return True
+        return thumbprint(held.root) in {thumbprint(root) for root in self.roots}
 
     def role(self, lane: Lane) -> dict[str, Ed25519PublicKey]:
         """Return the keys that may sign a lane, by kid."""
@@ -122,12 +141,16 @@ def sign_trust(root: StatementKey, document: TrustDocument) -> bytes:
 
 
 def open_trust(compact: bytes, *, root: Mapping[str, Any], allow_dev: bool) -> Trust:
-    """Check a trust document against the pinned root's public JWK and prepare it.
+    """Check a trust document, and the steps from root to root before it, against the pinned root's public JWK.
 
-    Raises ForgedSignature for another root, UnknownKind for a newer format, TrustError for one that is marked
-    `dev` where that is not allowed. Expiry is the caller's question: `check_time`.
+    Raises ForgedSignature for another root and for steps that do not lead on from the pinned one, BrokenChain for a
+    circle of roots, UnknownKind for a newer format, TrustError for a document that is marked `dev` where that is not
+    allowed. Expiry is the caller's question: `check_time`. Steps do not expire (as in TUF, 5.3.10, only the newest
+    has to be in force).
     """
-    payload = open_statement(compact, StatementType.TRUST, _signers((dict(root),)))
+    steps, signed = split_bundle(compact)
+    roots = walk(steps, root)
+    payload = open_statement(signed, StatementType.TRUST, signers_of(roots[-1:]))
     try:
         document = msgspec.json.decode(payload, type=TrustDocument)
     except msgspec.DecodeError as error:
@@ -137,16 +160,6 @@ def open_trust(compact: bytes, *, root: Mapping[str, Any], allow_dev: bool) -> T
     if document.dev and not allow_dev:
         raise TrustError("the trust document is marked dev: made by the development stack, not for production")
     try:
-        return Trust(document, compact)
+        return Trust(document, compact, roots=roots)
     except MalformedInput as error:
         raise UnknownKind("a trust document with a key that this version cannot use; upgrade it") from error
-
-
-def _signers(jwks: tuple[dict[str, Any], ...]) -> dict[str, Ed25519PublicKey]:
-    signers: dict[str, Ed25519PublicKey] = {}
-    for jwk in jwks:
-        key = load_public(jwk, "EdDSA")
-        if not isinstance(key, Ed25519PublicKey):
-            raise MalformedInput("roots, roles and identities have Ed25519 keys")
-        signers[thumbprint(jwk)] = key
-    return signers

@@ -111,8 +111,8 @@ class Feed(Protocol):
         """Return the stored trust document."""
         ...
 
-    async def keep_trust(self, compact: bytes) -> None:
-        """Store a trust document."""
+    async def keep_trust(self, compact: bytes, *, over: bytes | None = None) -> bool:
+        """Store a trust document; with `over`, only in the place of that very one (empty: of none). Say whether."""
         ...
 
     async def sealed_keys(self) -> dict[str, bytes]:

@@ -172,10 +172,13 @@ class MemoryFeed:
         self._reach()
         return self._trust
 
-    async def keep_trust(self, compact: bytes) -> None:
-        """Store a trust document."""
+    async def keep_trust(self, compact: bytes, *, over: bytes | None = None) -> bool:
+        """Store a trust document; with `over`, only in the place of that very one (empty: of none). Say whether."""
         self._reach()
+        if over is not None and over != (self._trust or b""):
+            return False
         self._trust = compact
+        return True
 
     async def sealed_keys(self) -> dict[str, bytes]:
         """Return the sealed private keys by kid."""

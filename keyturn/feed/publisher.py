@@ -87,6 +87,10 @@ class Publisher:
         self.spoiled = False  # Somebody else has written to our stream: only a new epoch helps.
         self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
 
+    def is_trusted(self) -> bool:
+        """Say whether the newest trust document gives this key its lane's role."""
+        return self._key.kid in self._replica.trust.role(self.lane)
+
     async def append(
         self,
         content: Sequence[KeyChange] | Sequence[Entry],
@@ -100,11 +104,13 @@ class Publisher:
         `event_id` is the caller's, where a repeated order must be recognised; else it is a new one.
 
         Raises PositionTaken if another publisher was first (catch up and decide again) and FeedUnavailable if
-        the outcome is unknown.
+        the outcome is unknown, or if the root has taken the role from this key: nobody would believe the event.
         """
         after = self._replica.position(self.lane)
         if after is None:
             raise FeedUnavailable(f"lane {self.lane} has not been read yet")
+        if not self.is_trusted():
+            raise FeedUnavailable(f"the trust document does not give this key the role {self.lane}")
         now = self._clock.now()
         place = {
             "epoch": after.epoch, "sequence": after.sequence + 1, "previous": after.hash, "at": now,
@@ -130,7 +136,7 @@ class Publisher:
     async def beat(self) -> bool:
         """Sign the newest position again with the time; False if the store stands elsewhere."""
         position = self._replica.position(self.lane)
-        if position is None:
+        if position is None or not self.is_trusted():
             return False
         head = HEADS[self.lane](
             epoch=position.epoch, sequence=position.sequence, hash=position.hash,
@@ -147,8 +153,10 @@ class Publisher:
     async def open_epoch(self, epoch: int, *, after: str | None, keys: KeySet | None = None) -> bool:
         """Begin an epoch with all that we know, if the stored position is `after`; say whether that was so.
 
-        `keys` is the key set to begin with, where that is more than our replica's.
+        `keys` is the key set to begin with, where that is more than our replica's. Without the role nothing is begun.
         """
+        if not self.is_trusted():
+            return False
         snapshot = self._state(Position(epoch, 0, ""), keys)
         signed, asked = sign_snapshot(self._key, snapshot), self._clock.boottime()
         if not await self._feed.open_epoch(signed, after=after):
@@ -161,7 +169,7 @@ class Publisher:
     async def keep_snapshot(self) -> bool:
         """Store a snapshot if enough events have come since the last."""
         position = self._replica.position(self.lane)
-        if position is None:
+        if position is None or not self.is_trusted():
             return False
         epoch, sequence = self._snapshot_at
         if position.sequence - (sequence if epoch == position.epoch else 0) < SNAPSHOT_EVERY_EVENTS:
@@ -178,7 +186,7 @@ class Publisher:
         Say whether that was needed. Nobody who follows already would ever notice.
         """
         position, boottime = self._replica.position(self.lane), self._clock.boottime()
-        if position is None or boottime - self._looked_boottime < LOOK_AT_SNAPSHOT_SECONDS:
+        if position is None or not self.is_trusted() or boottime - self._looked_boottime < LOOK_AT_SNAPSHOT_SECONDS:
             return False
         compact = await self._feed.snapshot(self.lane)
         if self._is_good(compact, position):
@@ -190,13 +198,17 @@ class Publisher:
         return mended
 
     def _is_good(self, compact: bytes | None, position: Position) -> bool:
-        """Say whether a snapshot is by our role, of our chain's past, and not older than the one that we know of."""
+        """Say whether a snapshot is by our own key, of our chain's past, and not older than the one that we know of.
+
+        One by another key of the role would end to be readable the moment that the root drops that key.
+        """
         if compact is None:
             return False
         if (seen := digest(compact)) == self._good_snapshot:
             return True
         try:
-            place = open_snapshot(compact, self.lane, self._replica.trust.role(self.lane)).position.place
+            own = {kid: key for kid, key in self._replica.trust.role(self.lane).items() if kid == self._key.kid}
+            place = open_snapshot(compact, self.lane, own).position.place
         except TrustError:
             return False
         if place[0] > position.epoch:

@@ -152,10 +152,13 @@ class RedisFeed:
         with _reaching():
             return cast("bytes | None", await self._redis.get(TRUST_KEY))
 
-    async def keep_trust(self, compact: bytes) -> None:
-        """Store a trust document."""
+    async def keep_trust(self, compact: bytes, *, over: bytes | None = None) -> bool:
+        """Store a trust document; with `over`, only in the place of that very one (empty: of none). Say whether."""
+        if over is not None:
+            return bool(await self._script(scripts.KEEP_TRUST, [TRUST_KEY], over, compact))
         with _reaching():
             await self._redis.set(TRUST_KEY, compact)
+        return True
 
     async def sealed_keys(self) -> dict[str, bytes]:
         """Return the sealed private keys by kid."""

@@ -56,3 +56,8 @@ if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[2], 'position', ARGV[1], 'snapshot', ARGV[2])
 return 1
 """
+KEEP_TRUST = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""

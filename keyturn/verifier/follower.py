@@ -205,7 +205,10 @@ class Follower:
         if compact is None:
             return False
         try:
-            trust = open_trust(compact, root=self._root, allow_dev=self._allow_dev)
+            held = self.replica.trust
+            # A root that we were led to stands from then on: the bundle need not lead there from the pinned one again.
+            root = held.root if held.version else self._root
+            trust = open_trust(compact, root=root, allow_dev=self._allow_dev)
             trust.check_time(self._clock.now())
             adopted = self.replica.adopt_trust(trust)
         except TrustError as error:

@@ -117,15 +117,19 @@ class Replica:
     def adopt_trust(self, trust: Trust) -> bool:
         """Replace the trust document by a newer one; say whether it was newer.
 
-        Raises TrustError for a document of another issuer.
+        Raises TrustError for a document of another issuer, or of a root that the held one has left.
         """
         if trust.document.issuer != self.issuer:
             raise TrustError(f"the trust document is for issuer {trust.document.issuer}, not {self.issuer}")
+        if not trust.follows(self.trust):
+            raise TrustError("the trust document is signed by a root that was left for another")
         if trust.version <= self.trust.version:
             return False
-        self.trust = trust
+        before, self.trust = self.trust, trust
         for lane in Lane:
-            if self.place(lane)[0] < trust.lowest_epoch(lane):
+            # Where it was raised everything goes, whatever epoch it claims: a thief may have opened the millionth.
+            lowest = trust.lowest_epoch(lane)
+            if lowest > before.lowest_epoch(lane) or self.place(lane)[0] < lowest:
                 self._drop(lane)
         self.generation += 1
         self._limit_freshness()
@@ -137,6 +141,7 @@ class Replica:
         self._heard[lane] = Heard()
         self.tails[lane].clear()
         self.lost.pop(lane, None)
+        self._recent[lane].clear()  # An order that is repeated now has to be carried out again.
         self._unreadable.discard(lane)
         if lane is Lane.KEYS:
             self._use(KeySet())

@@ -251,6 +251,18 @@ async def test_the_trust_document_is_kept_as_it_is(world: World) -> None:
     assert await world.feed.trust() == newer
 
 
+async def test_a_trust_document_replaces_only_the_one_that_was_looked_at(world: World) -> None:
+    """Between look and write somebody may have put a newer one there."""
+    first, second, third = (world.trust_bytes(version=version) for version in (1, 2, 3))
+    await world.feed.keep_trust(first)
+    assert not await world.feed.keep_trust(third, over=b"")
+    assert not await world.feed.keep_trust(third, over=second)
+    assert await world.feed.trust() == first
+    assert await world.feed.keep_trust(third, over=first)
+    assert await world.feed.trust() == third
+    assert not await world.feed.keep_trust(second, over=first)
+
+
 async def test_the_doorbell_says_that_it_listens_and_then_carries_each_statement(world: World) -> None:
     """The event itself rings, so that nobody has to read it before obeying it."""
     async with world.feed.listen() as bell:

@@ -14,7 +14,7 @@ from keyturn.feed.memory import MemoryFeed
 from keyturn.feed.publisher import bootstrap
 from tests.clocks import ManualClock
 from tests.waiting import eventually
-from tests.world import World
+from tests.world import World, new_statement_key
 
 KEYS, REVOCATIONS = Lane
 
@@ -218,3 +218,39 @@ async def test_a_stream_is_trimmed_behind_an_old_snapshot_and_nobody_loses_anyth
         await late.follower.catch_up()
         assert late.replica.position(REVOCATIONS) == member.replica.position(REVOCATIONS)
         assert len(late.replica.indexes[0]) == 18
+
+
+async def test_a_publisher_whose_role_was_taken_writes_nothing_more(world: World) -> None:
+    """An event that nobody believes would end the chain for all, and its receipt would be a lie."""
+    member = await world.caught_up()
+    publisher = world.publisher(KEYS, member)
+    assert publisher.is_trusted()
+    top, stored = await world.feed.top(KEYS), await world.feed.snapshot(KEYS)
+    member.replica.adopt_trust(world.trust(version=2, roles={"keys": (new_statement_key().public,), "revocations": ()}))
+    assert not publisher.is_trusted()
+    with pytest.raises(FeedUnavailable, match="role"):
+        await publisher.append([world.new_key()])
+    assert not await publisher.beat()
+    assert not await publisher.keep_snapshot()
+    assert not await publisher.mend_snapshot()
+    assert top is not None
+    assert not await publisher.open_epoch(2, after=top.position)
+    assert (await world.feed.top(KEYS), await world.feed.snapshot(KEYS)) == (top, stored)
+
+
+async def test_a_new_role_key_signs_the_snapshot_anew_before_the_old_key_is_dropped(world: World) -> None:
+    """Once the root has dropped the old key, what it signed cannot be read: new followers begin at the snapshot."""
+    old = world.roles[KEYS]
+    await world.publisher(KEYS, await world.caught_up()).append([world.new_key()])
+    world.roles[KEYS] = new_statement_key()
+    both = {
+        "roles": {"keys": (old.public, world.roles[KEYS].public), "revocations": (world.roles[REVOCATIONS].public,)}
+    }
+    await world.feed.keep_trust(world.trust_bytes(version=2, **both))
+    member = await world.caught_up()
+    assert member.replica.place(KEYS) == (1, 1)
+    assert await world.publisher(KEYS, member).mend_snapshot()
+    await world.feed.keep_trust(world.trust_bytes(version=3))
+    late = await world.caught_up()
+    assert late.replica.place(KEYS) == (1, 1)
+    assert len(late.replica.keys) == 1

@@ -1,16 +1,20 @@
 """A follower and the trust document: newer, stolen, foreign, expired, unreadable."""
 
+from functools import partial
+
 import pytest
 
 from keyturn.contract.envelope import StatementType
 from keyturn.contract.positions import Lane
+from keyturn.contract.roots import Bundle, sign_step
+from keyturn.contract.trust import open_trust, sign_trust
 from keyturn.feed.log import Rung
 from keyturn.verifier.freshness import State
 from tests.clocks import ManualClock
 from tests.verifier.followed import KEYS, REVOCATIONS, as_time_passes, revoke, revoked, state
 from tests.verifier.twisted import TwistedFeed
 from tests.waiting import eventually
-from tests.world import World, new_statement_key
+from tests.world import Member, World, new_statement_key
 
 
 async def test_newer_trust_is_fetched_when_a_head_names_it(world: World, feed: TwistedFeed, clock: ManualClock) -> None:
@@ -62,6 +66,54 @@ async def test_a_raised_lowest_epoch_leaves_nothing_of_the_thief(world: World, f
         assert isinstance(clock, ManualClock)
         await as_time_passes(clock, 0.3, lambda: member.replica.position(KEYS) == opening.position)
         assert len(member.replica.keys) == 0
+
+
+async def test_a_follower_that_pins_an_old_root_walks_to_the_newest(world: World, feed: TwistedFeed) -> None:
+    """Root rotation reaches the fleet without a visit: those that run, and those that start with yesterday's pin."""
+    old, clock = world.root, world.clock
+    assert isinstance(clock, ManualClock)
+    publisher = await world.caught_up()
+    async with world.following() as member:
+        world.root = new_statement_key()
+        step = sign_step(old=old, new=world.root, at=clock.now())
+        bundle = Bundle([step], world.trust_bytes(version=2)).join()
+        await feed.keep_trust(bundle)
+        publisher.replica.adopt_trust(open_trust(bundle, root=old.public, allow_dev=False))
+        clock.advance(1.5)
+        await world.publisher(KEYS, publisher).beat()
+        await eventually(lambda: member.replica.trust.version == 2)
+        assert member.replica.trust.root == world.root.public
+        # From here on the pinned root is history: what it signs counts no more, and the step need not be shown again.
+        forged = sign_trust(old, world.document(version=99))
+        for stored, version in ((forged, 2), (world.trust_bytes(version=3), 3)):
+            await feed.keep_trust(stored)
+            await member.follower._read_trust()
+            assert member.replica.trust.version == version
+        assert member.events().count("trust_refused") == 1
+    await feed.keep_trust(bundle)
+    for pinned in (old, world.root):
+        late = await world.caught_up(root=pinned.public)
+        assert late.replica.trust.version == 2
+
+
+def is_in(member: Member, clock: ManualClock, expected: State) -> bool:
+    """Say whether a process is fresh, stale or expired now."""
+    return state(member, clock) is expected
+
+
+async def test_a_replayed_document_takes_nothing_back_and_who_cannot_fetch_the_new_one_expires(
+    world: World, feed: TwistedFeed, clock: ManualClock
+) -> None:
+    """The heads name version 2; the store, in the attacker's hands, offers version 1 for ever."""
+    publisher = await world.caught_up()
+    publisher.replica.adopt_trust(world.trust(version=2))
+    async with world.following() as member:
+        for seconds, expected in ((6, State.STALE), (world.freshness.expired_after_seconds, State.EXPIRED)):
+            clock.advance(seconds)
+            for lane in Lane:
+                await world.publisher(lane, publisher).beat()
+            await eventually(partial(is_in, member, clock, expected))
+        assert member.replica.trust.version == 1
 
 
 @pytest.mark.parametrize("why", ["another root", "another issuer", "expired", "dev", "garbage", "absent"])

@@ -7,9 +7,12 @@ import pytest
 from keyturn.contract import keys as k
 from keyturn.contract.errors import ForgedSignature, TrustError, UnknownKind
 from keyturn.contract.positions import Lane
+from keyturn.contract.roots import Bundle, sign_step
+from keyturn.contract.trust import open_trust, sign_trust
 from keyturn.verifier.freshness import State
 from keyturn.verifier.replica import Admission
 from tests.verifier.bench import KEYS, REVOCATIONS, Bench
+from tests.world import new_statement_key
 
 
 def test_a_statement_under_newer_trust_is_obeyed_but_not_fresh_before_the_trust_is_here(bench: Bench) -> None:
@@ -94,6 +97,38 @@ def test_a_raised_lowest_epoch_drops_all_that_a_stolen_role_key_said(bench: Benc
         assert bench.admit(lane, snapshot.compact) is Admission.APPLIED
     assert bench.state() is State.FRESH
     assert (len(bench.replica.keys), bench.revoked("forged")) == (0, False)
+
+
+def test_a_thief_cannot_open_an_epoch_that_the_root_does_not_reach(bench: Bench) -> None:
+    """With the role's key he opens the millionth; the root's answer, epoch 2, must count all the same."""
+    bench.admit(KEYS, bench.world.genesis(KEYS, epoch=1_000_000).compact)
+    bench.admit(KEYS, bench.signed(KEYS, bench.world.first_key("EdDSA")).compact)
+    assert bench.replica.adopt_trust(bench.world.trust(version=2, lowest_epoch={"keys": 2, "revocations": 1}))
+    assert (bench.replica.position(KEYS), len(bench.replica.keys)) == (None, 0)
+    assert bench.admit(KEYS, bench.world.genesis(KEYS, epoch=2, trust=2).compact) is Admission.APPLIED
+    assert bench.replica.adopt_trust(bench.world.trust(version=3, lowest_epoch={"keys": 2, "revocations": 1}))
+    assert bench.replica.place(KEYS) == (2, 0)  # Raised once, dropped once.
+
+
+def test_an_order_of_a_dropped_epoch_is_not_taken_for_carried_out(bench: Bench) -> None:
+    """Whoever repeats it with the same id must not hear that it is done."""
+    event = bench.revocation("ours")
+    bench.admit(REVOCATIONS, event.compact)
+    assert bench.replica.knows(REVOCATIONS, event.event.id)
+    bench.replica.adopt_trust(bench.world.trust(version=2, lowest_epoch={"keys": 1, "revocations": 2}))
+    assert not bench.replica.knows(REVOCATIONS, event.event.id)
+
+
+def test_a_root_that_was_left_does_not_come_back(bench: Bench) -> None:
+    """A newer version by the old root, however it was opened, is the work of whoever has stolen that root."""
+    old, new = bench.world.root, new_statement_key()
+    step = sign_step(old=old, new=new, at=bench.clock.now())
+    bundle = Bundle([step], sign_trust(new, bench.world.document(version=2))).join()
+    assert bench.replica.adopt_trust(open_trust(bundle, root=old.public, allow_dev=False))
+    forged = bench.world.trust(version=99)
+    with pytest.raises(TrustError, match="left for another"):
+        bench.replica.adopt_trust(forged)
+    assert bench.replica.trust.version == 2
 
 
 def test_one_lanes_lowest_epoch_leaves_the_other_alone(bench: Bench) -> None:
