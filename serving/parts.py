@@ -13,7 +13,7 @@ from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpi
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import Pinned, until_ours
-from keyturn.process.following import connect_as, noting, unready
+from keyturn.process.following import StoreConnections, noting, unready
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
@@ -144,8 +144,9 @@ async def open_parts(
     trust, fresh = settings.section(TrustSettings), settings.section(FreshnessSettings)
     log = log or logger(user)
     async with AsyncExitStack() as stack:
-        redis = connect_as(stack, store, user)
-        feed = RedisFeed(redis, pubsub=connect_as(stack, store, user, subscribing=True))
+        connections = StoreConnections(stack, store, user, clock=clock)
+        redis = connections.client()
+        feed = connections.feed(redis)
         replica = Replica(issuer=issuer.url, freshness=fresh.freshness())
         pinned = Pinned(issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev)
         follower = Follower(feed, replica, clock, root=pinned.root, allow_dev=pinned.allow_dev, note=noting(log))

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken, StreamSpoiled
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
@@ -18,6 +20,7 @@ PREFIX = "keyturn:"
 TRUST_KEY = PREFIX + "trust"
 SEALED_KEY = PREFIX + "sealed-keys"
 PRESENCE = PREFIX + "presence:"
+_LONGEST_REASON = 200
 
 
 def head_key(lane: Lane) -> str:
@@ -50,14 +53,26 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise FeedUnavailable(f"the feed's store did not answer: {type(error).__name__}") from error
+        raise FeedUnavailable(f"the feed's store did not answer: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with the way to the store; what the store itself says may quote a command, and so is left."""
+    told = type(error).__name__
+    if isinstance(error, RedisConnectionError | RedisTimeoutError) and not isinstance(error, AuthenticationError):
+        told += f": {(str(error).splitlines() or [''])[0][:_LONGEST_REASON]}"
+    return told
 
 
 class RedisFeed:
-    """Both lanes and the presence board on one server; `pubsub` is a client without a socket timeout."""
+    """Both lanes and the presence board on one server; `pubsub` is a client without a socket timeout.
 
-    def __init__(self, redis: Redis, *, pubsub: Redis) -> None:
-        self._redis, self._pubsub = redis, pubsub
+    For a follower `pubsub` and `reading` may lead to a replica of the server that `redis` writes to: what is late
+    there makes it stale, and nothing there is believed that its publisher did not sign.
+    """
+
+    def __init__(self, redis: Redis, *, pubsub: Redis, reading: Redis | None = None) -> None:
+        self._redis, self._pubsub, self._reading = redis, pubsub, reading or redis
         self._shas: dict[str, str] = {}
 
     async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
@@ -126,7 +141,7 @@ class RedisFeed:
         with _reaching():
             try:
                 position, statement = await cast(
-                    "Awaitable[list[bytes | None]]", self._redis.hmget(head_key(lane), ["position", "statement"])
+                    "Awaitable[list[bytes | None]]", self._reading.hmget(head_key(lane), ["position", "statement"])
                 )
             except ResponseError as error:
                 if not str(error).startswith("WRONGTYPE"):
@@ -139,18 +154,18 @@ class RedisFeed:
     async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
         """Return up to 256 events of an epoch after a sequence."""
         with _reaching():
-            rows = await self._redis.xrange(stream_key(lane, epoch), min=f"({after}-0", max="+", count=BATCH)
+            rows = await self._reading.xrange(stream_key(lane, epoch), min=f"({after}-0", max="+", count=BATCH)
         return [fields.get(b"event", b"") for _, fields in rows]
 
     async def snapshot(self, lane: Lane) -> bytes | None:
         """Return the newest stored snapshot."""
         with _reaching():
-            return await cast("Awaitable[bytes | None]", self._redis.hget(snapshot_key(lane), "snapshot"))
+            return await cast("Awaitable[bytes | None]", self._reading.hget(snapshot_key(lane), "snapshot"))
 
     async def trust(self) -> bytes | None:
         """Return the stored trust document."""
         with _reaching():
-            return cast("bytes | None", await self._redis.get(TRUST_KEY))
+            return cast("bytes | None", await self._reading.get(TRUST_KEY))
 
     async def keep_trust(self, compact: bytes, *, over: bytes | None = None) -> bool:
         """Store a trust document; with `over`, only in the place of that very one (empty: of none). Say whether."""

@@ -7,10 +7,14 @@ from typing import Final
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from keyturn.clock import Clock
+from keyturn.clock import Clock, SystemClock
 from keyturn.contract.positions import Lane
+from keyturn.feed.redis import RedisFeed
+from keyturn.process.addresses import check_sentinels, name_in
 from keyturn.process.redis import connect
+from keyturn.process.sentinels import ASK_SECONDS, Guide
 from keyturn.process.settings import RedisSettings
+from keyturn.process.values import Listen
 from keyturn.verifier.freshness import State
 from keyturn.verifier.replica import Replica
 
@@ -18,19 +22,63 @@ REPLICA_STATE: Final = "replica_state"
 LOOK_SECONDS = 0.5
 
 
+class StoreConnections:
+    """One process's ways to its store, as one user of it; all are closed with the stack.
+
+    Those that lead to a primary, or to a replica, by the word of sentinels share the answer.
+    """
+
+    def __init__(self, stack: AsyncExitStack, store: RedisSettings, user: str, *, clock: Clock | None = None) -> None:
+        """Read the user's password; nothing is sent yet. Raises ConfigurationError if it cannot be read."""
+        self._stack, self._store, self._user = stack, store, user
+        self._username, self._password = store.login(user)
+        self._clock = clock or SystemClock()
+        self._guides: dict[str, Guide] = {}
+
+    def client(self, *, subscribing: bool = False, at_replica: bool = False) -> Redis:
+        """Return a client of the primary, or of a replica where settings name one; nothing is sent yet.
+
+        Raises ConfigurationError.
+        """
+        store, at_replica = self._store, at_replica and self._store.replica_url is not None
+        url = store.replica_url if at_replica and store.replica_url is not None else store.url
+        redis = connect(
+            url, client_name=f"keyturn-{self._user}", username=self._username, password=self._password,
+            ca_file=store.ca_file, guide=self._guide(url, replicas=at_replica), subscribing=subscribing,
+        )  # fmt: skip
+        self._stack.push_async_callback(redis.aclose)
+        self._stack.push_async_callback(redis.connection_pool.disconnect)
+        return redis
+
+    def feed(self, redis: Redis, *, at_replica: bool = False) -> RedisFeed:
+        """Return the feed that `redis` writes; read and heard at a replica if asked and settings name one."""
+        reading = self.client(at_replica=True) if at_replica and self._store.replica_url is not None else redis
+        return RedisFeed(redis, pubsub=self.client(subscribing=True, at_replica=at_replica), reading=reading)
+
+    def _guide(self, url: str, *, replicas: bool) -> Guide | None:
+        if not self._store.sentinels:
+            return None
+        key = f"{name_in(url)} {replicas}"
+        if key not in self._guides:
+            sentinels = [self._sentinel(address) for address in check_sentinels(self._store.sentinels)]
+            self._guides[key] = Guide(sentinels, name_in(url), self._clock, replicas=replicas)
+            self._stack.push_async_callback(self._guides[key].close)
+        return self._guides[key]
+
+    def _sentinel(self, address: Listen) -> Redis:
+        store, scheme = self._store, self._store.url.partition(":")[0]
+        return connect(
+            f"{scheme}://{address}", client_name=f"keyturn-{self._user}", username=store.sentinel_user,
+            password=store.sentinel_password, ca_file=store.ca_file, most_connections=1, answer_seconds=ASK_SECONDS,
+        )  # fmt: skip
+
+
 def connect_as(stack: AsyncExitStack, store: RedisSettings, user: str, *, subscribing: bool = False) -> Redis:
-    """Return a client that logs in as that user and is closed with the stack; nothing is sent yet.
+    """Return a client of the primary that logs in as that user and is closed with the stack; nothing is sent yet.
 
     Raises ConfigurationError if the user's password cannot be read.
     """
-    username, password = store.login(user)
-    redis = connect(
-        store.url, client_name=f"keyturn-{user}", username=username, password=password, ca_file=store.ca_file,
-        subscribing=subscribing,
-    )  # fmt: skip
-    stack.push_async_callback(redis.aclose)
-    stack.push_async_callback(redis.connection_pool.disconnect)
-    return redis
+    return StoreConnections(stack, store, user).client(subscribing=subscribing)
 
 
 def noting(log: FilteringBoundLogger) -> Callable[..., None]:

@@ -1,20 +1,15 @@
 """The connection to Redis or Valkey, its failures in our own words, and what the server says of itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    parse_url,
-)
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -32,6 +27,8 @@ from redis.exceptions import (
 )
 
 from keyturn.contract.errors import ConfigurationError, KeyturnError
+from keyturn.process.connections import connection_class
+from keyturn.process.sentinels import Guide
 from keyturn.process.values import Secret
 
 ANSWER_SECONDS = 2.0
@@ -51,49 +48,13 @@ _AT_FAULT = frozenset(
 Answer = TypeVar("Answer")
 
 
-class _Bounded(AbstractConnection):
-    """Waits for the answers to its login only so long, and keeps a cancellation that arrives as a command is written.
+class _GuidedPool(BlockingConnectionPool):
+    """A pool whose guide hears of each command, so that none goes to a server of the past for long."""
 
-    The client library gives the login the socket's timeout, and one that subscribes has none: where the answers get
-    lost on the way, it would wait for ever. It writes under `asyncio.wait_for`, and that of Python 3.11 drops a
-    cancellation there: the task would go on for ever, and its process not end when told to.
-    """
-
-    async def on_connect(self) -> None:
-        """Log in; raises the client's TimeoutError where that takes 2 s."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await super().on_connect()
-        except TimeoutError as error:
-            raise RedisTimeoutError("the server did not answer the login") from error
-
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        """Write a command; raises CancelledError if that was asked of the task meanwhile."""
-        task = asyncio.current_task()
-        asked = task.cancelling() if task is not None else 0
-        await super().send_packed_command(command, check_health)
-        if task is not None and task.cancelling() > asked:
-            await self.disconnect(nowait=True)  # Nobody is going to read the answer.
-            raise asyncio.CancelledError
-
-
-class _Connection(_Bounded, Connection):
-    pass
-
-
-class _SSLConnection(_Bounded, SSLConnection):
-    pass
-
-
-class _UnixConnection(_Bounded, UnixDomainSocketConnection):
-    pass
-
-
-_CONNECTIONS: dict[type[AbstractConnection], type[AbstractConnection]] = {
-    Connection: _Connection,
-    SSLConnection: _SSLConnection,
-    UnixDomainSocketConnection: _UnixConnection,
-}
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        """Return a connection that stands."""
+        self.connection_kwargs["guide"].look_again()
+        return await super().get_connection(*arguments, **options)
 
 
 def connect(
@@ -103,6 +64,7 @@ def connect(
     username: str | None = None,
     password: Secret | str | None = None,
     ca_file: Path | None = None,
+    guide: Guide | None = None,
     subscribing: bool = False,
     most_connections: int = MOST_CONNECTIONS,
     answer_seconds: float = ANSWER_SECONDS,
@@ -112,16 +74,23 @@ def connect(
     A command that was sent is never sent again: when no answer comes within 2 s its outcome is unknown, and who
     asked decides. A connection that the server closed meanwhile is replaced before a command is written to it.
     `subscribing` is for pub/sub, which waits without an end; there a heartbeat must notice a silent server.
+
+    With `rediss://` the server's certificate must be for the host that is connected to, by `ca_file` or, without it,
+    by the authorities that the system trusts. With a `guide` it says where to go, and the URL's host is not looked
+    at. Raises ConfigurationError for a `ca_file` that holds no certificates.
     """
     options: dict[str, Any] = dict(parse_url(url))
+    theirs = options.get("connection_class", Connection)
     if username is not None:
         options["username"] = username
     if password is not None:
         options["password"] = password.reveal_text() if isinstance(password, Secret) else password
-    if options.get("connection_class") is not UnixDomainSocketConnection:
+    if theirs is not UnixDomainSocketConnection:
         options["socket_keepalive"] = True
-    if ca_file is not None and options.get("connection_class") is SSLConnection:
-        options["ssl_ca_certs"] = str(ca_file)
+    if theirs is SSLConnection:
+        options["ssl_check_hostname"] = True
+        if ca_file is not None:
+            options["ssl_ca_certs"] = str(_certificates(ca_file))
     options |= {
         "max_connections": most_connections,
         "timeout": WAIT_FOR_CONNECTION_SECONDS,
@@ -129,9 +98,22 @@ def connect(
         "socket_timeout": None if subscribing else answer_seconds,
         "socket_connect_timeout": CONNECT_SECONDS,
         "client_name": client_name,
-        "connection_class": _CONNECTIONS[options.get("connection_class", Connection)],
+        "connection_class": connection_class(theirs, guided=guide is not None),
     }
-    return Redis.from_pool(BlockingConnectionPool(**options))
+    if guide is None:
+        return Redis.from_pool(BlockingConnectionPool(**options))
+    return Redis.from_pool(_GuidedPool(guide=guide, **options))
+
+
+def _certificates(ca_file: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:  # SSLError is one: a file that holds something else.
+        raise ConfigurationError(
+            f"{ca_file} holds no certificates that can be read", setting="redis.ca_file",
+            mend="name a file of PEM certificates that this process can read",
+        ) from error  # fmt: skip
+    return ca_file
 
 
 @contextmanager

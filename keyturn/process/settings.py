@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, g
 from urllib.parse import urlsplit
 
 from keyturn.contract.errors import ConfigurationError
+from keyturn.process.addresses import check_sentinels, check_store_url
 from keyturn.process.values import Secret, Unfit, fit, from_text, path_from, without_none
 
 DEFAULT_FILE = "keyturn.toml"
@@ -76,24 +77,41 @@ class RedisSettings(Section):
     """This is one server that loses no acknowledged write and never fails over, so that what verifiers reported to it
     outlives its restarts. Set it only where that is so (`appendonly yes`, `appendfsync always`, no replicas)."""
 
+    sentinels: tuple[str, ...] = ()
+    """Where Sentinels answer; the hosts of URLs are then names of the primary that they watch."""
+    sentinel_user: str | None = None
+    sentinel_password: Secret | None = None
+    replica_url: str | None = None
+    """Where a sidecar reads the feed and hears it; what it writes goes to `url` all the same."""
+
     def __post_init__(self) -> None:
-        """Refuse what is no Redis URL, and a password in it."""
-        mend = "write redis://[USER@]HOST:PORT/DB, rediss://… or unix:///PATH"
-        try:
-            parts = urlsplit(self.url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigurationError("this is not a URL", setting="redis.url", mend=mend) from error
-        if parts.password is not None:
+        """Refuse what is no Redis URL, a password in it, and settings that contradict each other."""
+        check_store_url(self.url, setting="redis.url", named=bool(self.sentinels))
+        encrypted = self.url.startswith("rediss:")
+        if self.replica_url is not None:
+            check_store_url(self.replica_url, setting="redis.replica_url", named=bool(self.sentinels))
+            if self.replica_url.startswith("rediss:") != encrypted:
+                raise ConfigurationError(
+                    "one way to the store is encrypted and the other is not", setting="redis.replica_url",
+                    mend="write rediss:// in both, or in neither",
+                )  # fmt: skip
+        if self.ca_file is not None and not encrypted:
             raise ConfigurationError(
-                "a password does not belong in the URL",
-                setting="redis.url",
-                mend="write the password into a file, mode 600, and name it in redis.password_file",
+                "this connection is not encrypted, so no certificate is looked at", setting="redis.ca_file",
+                mend="write rediss:// in redis.url, or take the setting out",
+            )  # fmt: skip
+        check_sentinels(self.sentinels)
+        if not self.sentinels and (self.sentinel_user is not None or self.sentinel_password is not None):
+            raise ConfigurationError(
+                "there are no sentinels to log in to",
+                setting="redis.sentinels",
+                mend="name them, or take the login out",
             )
-        over_network = parts.scheme in ("redis", "rediss") and bool(host)
-        over_socket = parts.scheme == "unix" and not host and parts.path.startswith("/")
-        if not (over_network or over_socket) or parts.query or parts.fragment:
-            raise ConfigurationError("this is not a Redis URL", setting="redis.url", mend=mend)
+        if self.sentinels and self.durable:
+            raise ConfigurationError(
+                "a store with sentinels fails over, and then lacks what no replica had", setting="redis.durable",
+                mend="take it out, or name one server without sentinels",
+            )  # fmt: skip
 
     def login(self, user: str) -> tuple[str | None, Secret | None]:
         """Return whom a process logs in as and its password; without `credentials`, what the URL and file say.

@@ -9,9 +9,8 @@ import uvloop
 
 from keyturn.clock import Clock, SystemClock
 from keyturn.feed.log import Feed, PresenceBoard
-from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import until_ours
-from keyturn.process.following import connect_as, noting, watch_state
+from keyturn.process.following import StoreConnections, noting, watch_state
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import STARTED, configure_logging, logger
 from keyturn.process.metrics import Metrics
@@ -149,9 +148,9 @@ async def serve_sidecar(
     )  # fmt: skip
     log = logger("sidecar")
     async with AsyncExitStack() as stack:
-        redis = connect_as(stack, store, own.verifier)
-        feed = RedisFeed(redis, pubsub=connect_as(stack, store, own.verifier, subscribing=True))
-        sidecar = Sidecar(feed, charge, clock or SystemClock())
+        clock = clock or SystemClock()
+        connections = StoreConnections(stack, store, own.verifier, clock=clock)
+        sidecar = Sidecar(connections.feed(connections.client(), at_replica=True), charge, clock)
         async with sidecar.serving(own.listen) as address:
             log.info(STARTED, listen=str(address), verifier=own.verifier, policies=sorted(charge.policies))
             if ready is not None:

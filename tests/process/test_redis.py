@@ -1,7 +1,7 @@
 """What was sent is never sent again, a silent server is noticed, and its failures have one name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,37 +15,8 @@ from keyturn.process.redis import ServerFacts, connect, is_server_failure, requi
 from keyturn.process.values import Secret
 from stack.ports import free_port
 from stack.server import EmbeddedServer
+from tests.process.impostor import impostor
 from tests.waiting import eventually
-
-OK, SETTLED = b"+OK\r\n", (b"CLIENT", b"HELLO", b"SELECT", b"AUTH")
-Answer = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def impostor(answer: Answer) -> AsyncIterator[str]:
-    """Run a server that greets like Redis, and answers each command after that as the test says."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while (header := await reader.readline()).startswith(b"*"):
-                command = []
-                for _ in range(int(header[1:])):
-                    size = int((await reader.readline())[1:])
-                    command.append((await reader.readexactly(size + 2))[:-2])
-                if command[0] in SETTLED:
-                    writer.write(OK)
-                else:
-                    await answer(command, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    finally:
-        server.close()
 
 
 @asynccontextmanager
@@ -68,7 +39,7 @@ async def test_it_answers_in_bytes_and_is_known_by_name(valkey: Redis) -> None:
 @pytest.mark.parametrize("subscribing", [True, False])
 async def test_a_login_that_nobody_answers_ends(monkeypatch: pytest.MonkeyPatch, subscribing: bool) -> None:
     """A way that was cut in one direction swallowed the answer: who subscribes waited for it for ever, and was deaf."""
-    monkeypatch.setattr("keyturn.process.redis.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("keyturn.process.connections.LOGIN_SECONDS", 0.05)
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

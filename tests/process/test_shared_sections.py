@@ -1,10 +1,13 @@
 """The sections that every process has: who we are, where Redis is, what is pinned."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keyturn.contract.errors import ConfigurationError
+from keyturn.process.addresses import check_sentinels, name_in
+from keyturn.process.redis import connect
 from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
 
 
@@ -87,6 +90,47 @@ def test_a_refusal_repeats_no_password() -> None:
             "redis://:sesame@[",
         ):
             assert "sesame" not in str(refusal(shape, url))
+
+
+def test_with_sentinels_the_urls_host_is_the_name_that_they_watch(tmp_path: Path) -> None:
+    """No part of the URL is for show; Sentinel minds the case of names, and so do we."""
+    file = tmp_path / "keyturn.toml"
+    file.write_text('[redis]\nurl = "rediss://sidecar@Feed_1/3"\nsentinels = ["10.0.0.1:26379", "[::1]:26379"]\n')
+    store = Settings.read(file, environ={"KEYTURN_REDIS__REPLICA_URL": "rediss://Feed_1/3"}).section(RedisSettings)
+    assert name_in(store.url) == name_in(store.replica_url or "") == "Feed_1"
+    assert [str(one) for one in check_sentinels(store.sentinels)] == ["10.0.0.1:26379", "[::1]:26379"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"url": "redis://feed:6379/0", "sentinels": ("h:26379",)}, "redis.url"),
+        ({"url": "redis://fe%65d/0", "sentinels": ("h:26379",)}, "redis.url"),
+        ({"url": "unix:///run/valkey.sock", "sentinels": ("h:26379",)}, "redis.url"),
+        ({"url": "redis://feed", "sentinels": ("h",)}, "redis.sentinels"),
+        ({"url": "redis://feed", "sentinels": ("h:0",)}, "redis.sentinels"),
+        ({"url": "redis://feed", "sentinels": ("unix:/run/sentinel.sock",)}, "redis.sentinels"),
+        ({"url": "redis://feed", "sentinels": ("h:26379",) * 17}, "redis.sentinels"),
+        ({"url": "redis://h", "sentinel_user": "keyturn"}, "redis.sentinels"),
+        ({"url": "redis://feed", "sentinels": ("h:26379",), "durable": True}, "redis.durable"),
+        ({"url": "redis://h", "ca_file": Path("ca.pem")}, "redis.ca_file"),
+        ({"url": "rediss://h", "replica_url": "redis://r"}, "redis.replica_url"),
+        ({"url": "redis://h", "replica_url": "redis://r:port"}, "redis.replica_url"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], setting: str) -> None:
+    """Each would be a part that does nothing, a password in the clear, or a promise that failover breaks."""
+    with pytest.raises(ConfigurationError) as refused:
+        RedisSettings(**settings)
+    assert refused.value.setting == setting
+
+
+def test_a_file_without_certificates_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """Else the first sign of a wrong path would be a store that seems to be away."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for name in ("ca.pem", "missing.pem"):
+        with pytest.raises(ConfigurationError, match=r"redis\.ca_file"):
+            connect("rediss://h", client_name="tests", ca_file=tmp_path / name)
 
 
 def test_trust_names_the_pinned_root(tmp_path: Path) -> None:
