@@ -2,26 +2,29 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias, cast
 
 from keyservice.importing import Importer
 from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
 from keyservice.signer import Signer
-from keyservice.wrapping import FileWrapper
+from keyservice.wrapping import FileWrapper, KeyWrapper
 from keyturn.cli.kekfile import new_kek
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import Barrier, RotationPolicy
 from keyturn.contract.trust import Identity, IdentityKind, MaySign
-from keyturn.feed.memory import MemoryFeed
+from keyturn.feed.log import PresenceBoard
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
 from keyturn.verifier.follower import unnoted
 from tests.world import Member, World
 
 KEK = new_kek(1.0)
+Note: TypeAlias = Callable[..., None]
 POLICY = RotationPolicy(
     algorithms=("ES256",), barrier=Barrier.REPORTS, cache_seconds=0, expired_seconds=60, skew_seconds=1,
     distribution_seconds=61, active_seconds=3600,
@@ -58,23 +61,30 @@ def write_keks(path: Path, *keks: dict[str, str]) -> None:
 
 async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: bool = True) -> Inside:
     """Wire one over the world's feed; with `complete`, its presence set counts as known."""
-    member = await world.caught_up()
+    wired = wire(world, await world.caught_up(), policy, durable=complete, wrapper=FileWrapper(kek_file()))
+    if complete:
+        await wired.watch.look()
+    return wired
+
+
+def wire(
+    world: World, member: Member, policy: RotationPolicy, *, durable: bool, wrapper: KeyWrapper, note: Note = unnoted
+) -> Inside:
+    """Wire one over a process that follows the world's feed, or is about to."""
     feed, clock = world.feed, world.clock
-    assert isinstance(feed, MemoryFeed)
     publisher = world.publisher(Lane.KEYS, member)
     watch = PresenceWatch(
-        feed, lambda: member.replica.trust, clock, live_seconds=policy.expired_seconds + policy.skew_seconds,
-        durable=complete,
+        cast("PresenceBoard", feed), lambda: member.replica.trust, clock,
+        live_seconds=policy.expired_seconds + policy.skew_seconds, durable=durable,
     )  # fmt: skip
-    if complete:
-        await watch.look()
-    keyring = Keyring(KeySealer(FileWrapper(kek_file())), feed, member.replica)
+    keyring = Keyring(KeySealer(wrapper), feed, member.replica)
     rotator = Rotator(
-        publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock
-    )
+        publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock,
+        note=note,
+    )  # fmt: skip
     signer = Signer(keyring, member.replica, publisher, policy, clock)
     importer = Importer(
-        publisher=publisher, follower=member.follower, keyring=keyring, policy=policy, clock=clock, note=unnoted
+        publisher=publisher, follower=member.follower, keyring=keyring, policy=policy, clock=clock, note=note
     )
     return Inside(member, publisher, watch, keyring, rotator, signer, importer)
 

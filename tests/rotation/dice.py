@@ -5,13 +5,14 @@ from hashlib import sha256
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_FINE = 1 << 32
 
 
 class Dice:
     """Throws that follow from a seed, the same on every machine and version."""
 
-    def __init__(self, seed: int) -> None:
-        """Begin at the first throw."""
+    def __init__(self, seed: int | str) -> None:
+        """Begin at the first throw; a seed may be words, for one stream of throws among several."""
         self._seed, self._throws = seed, 0
 
     def below(self, count: int) -> int:
@@ -22,6 +23,10 @@ class Dice:
     def chance(self, one_in: int) -> bool:
         """Say yes once in so many times."""
         return self.below(one_in) == 0
+
+    def between(self, low: float, high: float) -> float:
+        """Return a number from `low` to `high`."""
+        return low + (high - low) * self.below(_FINE) / _FINE
 
     def one_of(self, choices: Sequence[_T]) -> _T:
         """Choose one."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from keyservice.rotator import Order, Outcome
-from keyturn.contract.keys import KeyRecord, Phase, Removed, Use
+from keyturn.contract.keys import KeyRecord, KeySet, Phase, Removed, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import APPEND_SECONDS, Adoption, AtDeadline, Barrier
 from keyturn.verifier.freshness import State
@@ -19,10 +19,8 @@ _ALG = "ES256"
 
 def of_an_event(model: "Model", landed: Landed, adoption: Adoption) -> None:
     """One key signs, its standbys stand, whoever could serve holds what signs, and nothing live loses its key."""
-    active = landed.after.of(_ALG, Use.ACCESS, Phase.ACTIVE)
+    one_key_signs(landed.after, _ALG)
     standbys = landed.after.of(_ALG, Use.ACCESS, Phase.PUBLISHED)
-    if len(active) != 1:
-        raise Broken("one key signs", active=[key.kid for key in active])
     if len(standbys) != model.rules.standbys:
         raise Broken("standbys stand", count=len(standbys), wanted=model.rules.standbys)
     if sum(one.event.id == landed.event.id for one in model.chain) != 1:
@@ -38,6 +36,13 @@ def of_an_event(model: "Model", landed: Landed, adoption: Adoption) -> None:
         _everybody_holds(model, key)
         _was_asked(model, landed, key)
         _count_barrier(model, landed, key, adoption)
+
+
+def one_key_signs(keys: KeySet, alg: str) -> None:
+    """Check that exactly one key of an algorithm is active."""
+    active = keys.of(alg, Use.ACCESS, Phase.ACTIVE)
+    if len(active) != 1:
+        raise Broken("one key signs", active=[key.kid for key in active])
 
 
 def _nothing_lives_of(model: "Model", kid: str) -> None:
@@ -86,14 +91,23 @@ def _count_barrier(model: "Model", landed: Landed, key: KeyRecord, adoption: Ado
 
 def of_a_signature(model: "Model", token: Token, service: "Service") -> None:
     """Check that the store confirmed within G what the signer knew, and that its key ended at most G ago."""
-    lease = model.rules.lease_seconds
-    if model.boottime - service.line.accepted_at >= lease:
-        raise Broken("nothing is signed without a lease", signer=service.name)
-    record = model.key(token)
     ended = next((one.boottime for one in model.chain if one.ended(token.kid)), None)
-    if record.active_at is None or (ended is not None and model.boottime - ended > lease):
-        raise Broken("nothing is signed by a key that is not active", phase=record.phase, signer=service.name)
+    signed_in_time(
+        signer=service.name, record=model.key(token), lease_seconds=model.rules.lease_seconds,
+        accepted_ago=model.boottime - service.line.accepted_at,
+        ended_ago=None if ended is None else model.boottime - ended,
+    )  # fmt: skip
     model.reached["signed by a key that had just ended"] += ended is not None
+
+
+def signed_in_time(
+    *, signer: str, record: KeyRecord, lease_seconds: float, accepted_ago: float, ended_ago: float | None
+) -> None:
+    """Check a signature: the store took a write of its signer's within G, and its key ended at most G ago."""
+    if accepted_ago >= lease_seconds:
+        raise Broken("nothing is signed without a lease", signer=signer)
+    if record.active_at is None or (ended_ago is not None and ended_ago > lease_seconds):
+        raise Broken("nothing is signed by a key that is not active", phase=record.phase, signer=signer)
 
 
 def of_a_tick(model: "Model", service: "Service") -> None:

@@ -1,0 +1,15 @@
+"""After every event exactly one key of an algorithm signs."""
+
+from keyturn.contract.events import KeysEvent, SignedEvent
+from tests.rotation.invariants import one_key_signs
+from tests.simulation.checkers.base import Checker
+
+
+class OneKeySigns(Checker):
+    """Looks at the key set that the events add up to."""
+
+    def landed(self, signed: SignedEvent) -> None:
+        """Check what the server now holds."""
+        if isinstance(signed.event, KeysEvent):
+            one_key_signs(self.truth.keys, self.rules.algorithms[0])
+            self.world.reached["key events"] += 1
