@@ -18,7 +18,8 @@ from keyturn.contract.events import KeysSnapshot, RevocationsSnapshot, Snapshot,
 from keyturn.contract.jwk import ALGORITHMS, load_ed25519_private, public_jwk, thumbprint
 from keyturn.contract.keys import KeyRecord, Use
 from keyturn.contract.positions import Lane
-from keyturn.contract.selectors import RevocationIndex
+from keyturn.contract.revocations import RevocationIndex
+from keyturn.contract.snapshots import Section
 from keyturn.contract.trust import open_trust
 from keyturn.verifier.freshness import Freshness
 from keyturn.verifier.policy import Policy
@@ -122,7 +123,9 @@ def _replica(home: Path) -> tuple[Replica, list[bytes]]:
     )  # fmt: skip
     snapshots: tuple[Snapshot, ...] = (
         KeysSnapshot(epoch=2, sequence=0, at=now, trust=1, keys=(record,)),
-        RevocationsSnapshot(epoch=2, sequence=0, at=now, trust=1, hash_key=entropy.token_bytes(16)),
+        RevocationsSnapshot(
+            epoch=2, sequence=0, at=now, trust=1, sections=(Section(hash_key=entropy.token_bytes(16)),)
+        ),
     )
     for lane, snapshot in zip(Lane, snapshots, strict=True):
         role = StatementKey(load_ed25519_private(decode_object((home / "roles" / f"{lane}.jwk").read_bytes())))

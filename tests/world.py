@@ -15,6 +15,7 @@ from keyturn.contract.envelope import StatementKey
 from keyturn.contract.jwk import ALGORITHMS, public_jwk, thumbprint
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from keyturn.contract.snapshots import Section
 from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, Trust, TrustDocument, open_trust, sign_trust
 from keyturn.feed.log import Feed
 from keyturn.feed.memory import MemoryFeed
@@ -98,7 +99,8 @@ class World:
         place: dict[str, Any] = {"epoch": 1, "sequence": 0, "at": self.clock.now(), "trust": 1}
         if lane is Lane.KEYS:
             return self.sign_snapshot(e.KeysSnapshot(**(place | changes)))
-        return self.sign_snapshot(e.RevocationsSnapshot(**({"hash_key": self.hash_key} | place | changes)))
+        sections = (Section(hash_key=changes.pop("hash_key", self.hash_key)),)
+        return self.sign_snapshot(e.RevocationsSnapshot(**({"sections": sections} | place | changes)))
 
     def sign_snapshot(self, snapshot: e.Snapshot) -> e.SignedSnapshot:
         """Sign a snapshot by its lane's role."""

@@ -16,6 +16,7 @@ from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.events import KeysSnapshot, RevocationsSnapshot, sign_snapshot
 from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.positions import Lane
+from keyturn.contract.snapshots import Section
 from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, TokenFormat, TrustDocument, sign_trust
 
 SERVICES = ("authorization", "keyservice", "introspection", "revocation", "worker")
@@ -39,7 +40,8 @@ _PUBLISHING_KEYS = (
 )
 _PUBLISHING_REVOCATIONS = (
     "+script|load +config|get (+publish &keyturn:revocations:bell) "
-    "(+evalsha +hget +hmget +hset +hincrby +xadd +xtrim +del ~keyturn:revocations:*)"
+    "(+evalsha +hget +hmget +hset +hincrby +hexists +xadd +xtrim +del ~keyturn:revocations:*) "
+    "(+hkeys +hdel ~keyturn:revocations:chunks)"
 )
 _RUNNING_JOBS = (
     "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
@@ -148,7 +150,8 @@ def _client(client: NewClient, secret: str) -> Client:
 def _genesis(now: float) -> Iterator[tuple[Lane, KeysSnapshot | RevocationsSnapshot]]:
     yield Lane.KEYS, KeysSnapshot(epoch=1, sequence=0, at=now, trust=1)
     hash_key = entropy.token_bytes(_HASH_KEY_BYTES)
-    yield Lane.REVOCATIONS, RevocationsSnapshot(epoch=1, sequence=0, at=now, trust=1, hash_key=hash_key)
+    sections = (Section(hash_key=hash_key),)
+    yield Lane.REVOCATIONS, RevocationsSnapshot(epoch=1, sequence=0, at=now, trust=1, sections=sections)
 
 
 def _write_users(directory: Path, verifiers: tuple[str, ...]) -> None:

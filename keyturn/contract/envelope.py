@@ -10,7 +10,7 @@ from keyturn.contract.encoding import b64url, decode_object, encode_json, unb64u
 from keyturn.contract.errors import ForgedSignature, MalformedInput
 from keyturn.contract.jwk import public_jwk, thumbprint
 
-LARGEST_STATEMENT_BYTES = 64 * 1024 * 1024  # A snapshot in one piece; everything else is far smaller.
+LARGEST_STATEMENT_BYTES = 8 * 1024 * 1024  # The longest manifest of revocations; everything else is far smaller.
 _LONGEST_HEADER = 512
 _HEADERS_KEPT = 256
 

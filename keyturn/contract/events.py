@@ -12,6 +12,7 @@ from keyturn.contract.errors import UnknownKind
 from keyturn.contract.keys import KeyChange, KeyRecord, RotationRequest
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry
+from keyturn.contract.snapshots import Sections, digests_of, repeats_a_key
 
 FORMAT = 1
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -80,10 +81,12 @@ class KeysSnapshot(_Snapshot, frozen=True, kw_only=True, tag="keys"):
 
 
 class RevocationsSnapshot(_Snapshot, frozen=True, kw_only=True, tag="revocations"):
-    """Hashes of the revocations that still matter at a position, with the key that they are hashed under."""
+    """The revocations that still matter at a position: a manifest of chunks, which are stored beside it.
 
-    hash_key: Annotated[bytes, Meta(min_length=16, max_length=64)]
-    rows: tuple[tuple[Count, float | None, float], ...] = ()  # (hash, before, until)
+    New revocations are hashed under the first section's key.
+    """
+
+    sections: Sections
 
 
 Event: TypeAlias = KeysEvent | RevocationsEvent
@@ -135,6 +138,11 @@ class SignedSnapshot(Signed, frozen=True):
         """Return the place that this snapshot sums up; an opening one is itself the first link."""
         return Position(self.snapshot.epoch, self.snapshot.sequence, self.snapshot.hash or self.hash)
 
+    @property
+    def digests(self) -> list[str]:
+        """Name the chunks that belong to it."""
+        return digests_of(self.snapshot.sections) if isinstance(self.snapshot, RevocationsSnapshot) else []
+
 
 def sign_event(key: StatementKey, event: Event) -> SignedEvent:
     """Sign an event by a lane's role key."""
@@ -179,6 +187,8 @@ def open_head(compact: bytes, lane: Lane, signers: Signers) -> SignedHead:
 def open_snapshot(compact: bytes, lane: Lane, signers: Signers) -> SignedSnapshot:
     """Return a snapshot signed by the lane's role; raises ForgedSignature or UnknownKind."""
     snapshot = _decode(open_statement(compact, StatementType.SNAPSHOT, signers), lane, _SNAPSHOTS)
+    if isinstance(snapshot, RevocationsSnapshot) and repeats_a_key(snapshot.sections):
+        raise UnknownKind("a snapshot with two sections under one hash key")
     return SignedSnapshot(compact, digest(compact), snapshot)
 
 

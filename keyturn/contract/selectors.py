@@ -1,6 +1,6 @@
 """What a revocation names, and whether a token is among what it names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
@@ -123,81 +123,3 @@ def grant_moment(grant_id: object) -> float | None:
     except ValueError:
         return None
     return (uuid.int >> 80) / 1000 if uuid.version == 7 else None  # noqa: PLR2004 - RFC 9562, 5.7
-
-
-_BUCKET_SECONDS = 300
-
-
-class RevocationIndex:
-    """All revocations that still matter, found by hash in constant time and forgotten by expiry bucket."""
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        self._exact: set[int] = set()
-        self._cutoffs: dict[int, float] = {}
-        self._until: dict[int, float] = {}
-        self._buckets: dict[int, set[int]] = {}
-
-    def __len__(self) -> int:
-        """Count the selectors held."""
-        return len(self._until)
-
-    def add(self, entry: Entry) -> None:
-        """Hold a revocation; of two for the same name the later moments win."""
-        selector = entry.selector
-        self.add_hashed(hashed(self.key, selector.kind, selector.iss, selector.value), selector.before, entry.until)
-
-    def add_hashed(self, name: int, before: float | None, until: float) -> None:
-        """Hold a revocation by its hash, as a snapshot carries it."""
-        if before is None:
-            self._exact.add(name)
-        else:
-            self._cutoffs[name] = max(before, self._cutoffs.get(name, 0.0))
-        held = self._until.get(name)
-        if held is None or until > held:
-            if held is not None:
-                self._buckets[int(held // _BUCKET_SECONDS)].discard(name)
-            self._until[name] = until
-            self._buckets.setdefault(int(until // _BUCKET_SECONDS), set()).add(name)
-
-    def revokes(self, names: TokenNames) -> bool:
-        """Say whether any held selector names this token."""
-        if any(name in self._exact for name in names.exact):
-            return True
-        cutoffs, moment = self._cutoffs, names.granted_at
-        for name in names.cutoffs:
-            before = cutoffs.get(name)
-            if before is not None and (moment < before or (names.whole_seconds and moment <= before)):
-                return True
-        return False
-
-    def latest_cutoff(self, names: TokenNames) -> float:
-        """Return the latest cutoff that touches these names, 0 if none: a new grant must be stamped after it."""
-        return max((self._cutoffs.get(name, 0.0) for name in names.cutoffs), default=0.0)
-
-    def prune(self, now: float) -> int:
-        """Forget whole buckets in which nothing can still matter; return how many selectors went."""
-        gone = [bucket for bucket in self._buckets if (bucket + 1) * _BUCKET_SECONDS <= now]
-        count = 0
-        for bucket in gone:
-            for name in self._buckets.pop(bucket):
-                del self._until[name]
-                self._exact.discard(name)
-                self._cutoffs.pop(name, None)
-                count += 1
-        return count
-
-    def absorb(self, other: "RevocationIndex") -> int:
-        """Hold all that an index under the same key holds; return for how many names that was news."""
-        count = 0
-        for name, before, until in other.rows():
-            held = self._until.get(name)
-            later = before is not None and before > self._cutoffs.get(name, 0.0)
-            count += held is None or until > held or later or (before is None and name not in self._exact)
-            self.add_hashed(name, before, until)
-        return count
-
-    def rows(self) -> Iterable[tuple[int, float | None, float]]:
-        """Yield (hash, before, until) of all that is held, for a snapshot."""
-        for name, until in self._until.items():
-            yield name, self._cutoffs.get(name), until

@@ -7,9 +7,12 @@ from typing import Protocol
 
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position
+from keyturn.contract.snapshots import NO_CHUNKS, Chunks
 
 BATCH = 256  # Events in one read of a stream.
 BEAT_LEASE_SECONDS = 2.5  # A replica of a publisher that was silent for so long has lost its turn to beat.
+CHUNKS_AT_ONCE = 16  # Chunks of a snapshot in one read or write: at most 4 MiB.
+MOST_SWEPT = 1024  # Chunks that nobody needs, forgotten in one step.
 MOST_AHEAD_SECONDS = 5.0  # A stored head that is later by this than a new one was never honest, or its clock was not.
 
 
@@ -76,23 +79,30 @@ class Feed(Protocol):
         """Make a write that only succeeds where the lane stands at that position; say whether it does."""
         ...
 
-    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None) -> bool:
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None, chunks: Chunks = NO_CHUNKS) -> bool:
         """Begin an epoch if the stored position is `after`, byte for byte; say whether that was so.
 
         None: if nothing is there, or nothing that is a lane's. The epoch's stream begins empty, whatever was there.
         """
         ...
 
-    async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
-        """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
+    async def keep_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
+        """Store a snapshot of a place in the running epoch, if it is newer than the stored one.
+
+        This and every other way of storing one stores those of its chunks first that are not there, and the snapshot
+        only where all of them are; then it forgets chunks that neither this nor the previous snapshot names.
+        """
         ...
 
     async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
         """Forget the events of an epoch up to a sequence; who still needs them loads a snapshot."""
         ...
 
-    async def mend_snapshot(self, snapshot: SignedSnapshot) -> bool:
-        """Store a snapshot of exactly where the lane stands, whatever is stored; say whether it stands there."""
+    async def mend_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
+        """Store a snapshot of exactly where the lane stands, and all of its chunks, whatever is stored.
+
+        Say whether the lane stands there.
+        """
         ...
 
     async def top(self, lane: Lane) -> Top | None:
@@ -105,6 +115,10 @@ class Feed(Protocol):
 
     async def snapshot(self, lane: Lane) -> bytes | None:
         """Return the newest stored snapshot."""
+        ...
+
+    async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return those of up to 16 chunks that are stored, by digest; nothing in them is verified."""
         ...
 
     async def trust(self) -> bytes | None:

@@ -9,7 +9,18 @@ from typing import Generic, TypeVar
 from keyturn.contract.errors import FeedUnavailable, PositionTaken
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position
-from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.contract.snapshots import NO_CHUNKS, Chunks
+from keyturn.feed.log import (
+    BATCH,
+    BEAT_LEASE_SECONDS,
+    CHUNKS_AT_ONCE,
+    MOST_AHEAD_SECONDS,
+    NOTHING_BESIDE,
+    Beside,
+    Listening,
+    Rung,
+    Top,
+)
 
 _QUEUE = 1024  # Unread words of one subscriber; one more and it is cut off, as a real server does.
 _T = TypeVar("_T")
@@ -24,6 +35,13 @@ class _Chain:
     events: dict[int, list[bytes]] = field(default_factory=dict)
     beater: str = ""
     trimmed: dict[int, int] = field(default_factory=dict)  # How many events of an epoch were forgotten.
+    chunks: dict[str, bytes] = field(default_factory=dict)
+
+    def replace(self, snapshot: SignedSnapshot, chunks: Chunks) -> None:
+        """Store another snapshot and its chunks; forget those that neither it nor the one before names."""
+        needed = {*self.snapshot.digests, *snapshot.digests}
+        self.chunks = {name: raw for name, raw in {**self.chunks, **chunks}.items() if name in needed}
+        self.snapshot = snapshot
 
 
 class _Subscription(Generic[_T]):
@@ -102,7 +120,7 @@ class MemoryFeed:
         chain = self._chains.get(lane)
         return chain is not None and chain.position == str(position)
 
-    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None) -> bool:
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None, chunks: Chunks = NO_CHUNKS) -> bool:
         """Begin an epoch if the stored position is `after`."""
         self._reach()
         lane = snapshot.snapshot.lane
@@ -112,11 +130,14 @@ class MemoryFeed:
         events = {} if chain is None else chain.events
         events.pop(snapshot.position.epoch, None)
         at = snapshot.snapshot.at
-        self._chains[lane] = _Chain(str(snapshot.position), snapshot.compact, at, snapshot, events)
+        begun = self._chains[lane] = _Chain(str(snapshot.position), snapshot.compact, at, snapshot, events)
+        if chain is not None:
+            begun.trimmed, begun.chunks, begun.snapshot = chain.trimmed, chain.chunks, chain.snapshot
+        begun.replace(snapshot, chunks)
         self._ring(Rung(lane, snapshot.compact))
         return True
 
-    async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
+    async def keep_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
         self._reach()
         chain = self._chains.get(snapshot.snapshot.lane)
@@ -124,16 +145,16 @@ class MemoryFeed:
             return False
         if chain.snapshot.position.epoch != snapshot.position.epoch:
             return False
-        chain.snapshot = snapshot
+        chain.replace(snapshot, chunks)
         return True
 
-    async def mend_snapshot(self, snapshot: SignedSnapshot) -> bool:
+    async def mend_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
         """Store a snapshot of exactly where the lane stands, whatever is stored."""
         self._reach()
         chain = self._chains.get(snapshot.snapshot.lane)
         if chain is None or chain.position != str(snapshot.position):
             return False
-        chain.snapshot = snapshot
+        chain.replace(snapshot, chunks)
         return True
 
     async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
@@ -166,6 +187,13 @@ class MemoryFeed:
         self._reach()
         chain = self._chains.get(lane)
         return None if chain is None else chain.snapshot.compact
+
+    async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return those of up to 16 chunks that are stored, by digest."""
+        self._reach()
+        chain = self._chains.get(lane)
+        held = {} if chain is None else chain.chunks
+        return {digest: held[digest] for digest in digests[:CHUNKS_AT_ONCE] if digest in held}
 
     async def trust(self) -> bytes | None:
         """Return the stored trust document."""

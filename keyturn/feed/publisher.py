@@ -23,10 +23,12 @@ from keyturn.contract.events import (
 )
 from keyturn.contract.keys import KeyChange, KeySet
 from keyturn.contract.positions import Lane, Position
-from keyturn.contract.selectors import Entry, RevocationIndex
+from keyturn.contract.revocations import RevocationIndex
+from keyturn.contract.selectors import Entry
+from keyturn.contract.snapshots import NO_CHUNKS, Chunks, pack
 from keyturn.contract.trust import Trust
 from keyturn.feed.archive import Archive
-from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
+from keyturn.feed.log import CHUNKS_AT_ONCE, NOTHING_BESIDE, Beside, Feed
 from keyturn.feed.tail import Tail
 
 HEARTBEAT_SECONDS = 1.0
@@ -60,7 +62,9 @@ class PublishedState(Protocol):
         """Apply an event that was signed here."""
         ...
 
-    def admit_snapshot(self, lane: Lane, compact: bytes, *, now: float, boottime: float) -> Any:
+    def admit_snapshot(
+        self, lane: Lane, compact: bytes, *, now: float, boottime: float, chunks: Chunks = NO_CHUNKS
+    ) -> Any:
         """Jump to a snapshot that was signed here."""
         ...
 
@@ -83,6 +87,7 @@ class Publisher:
         self._name = entropy.uuid7(clock.now())  # Among the replicas of this publisher.
         self._snapshot_at = (0, 0)
         self._good_snapshot, self._looked_boottime = "", float("-inf")
+        self._good_chunks: list[str] = []
         self._kept: list[_Kept] = []
         self.spoiled = False  # Somebody else has written to our stream: only a new epoch helps.
         self.confirmed_boottime = float("-inf")  # When the primary last accepted a write of ours at our position.
@@ -157,13 +162,13 @@ class Publisher:
         """
         if not self.is_trusted():
             return False
-        snapshot = self._state(Position(epoch, 0, ""), keys)
+        snapshot, chunks = self._state(Position(epoch, 0, ""), keys)
         signed, asked = sign_snapshot(self._key, snapshot), self._clock.boottime()
-        if not await self._feed.open_epoch(signed, after=after):
+        if not await self._feed.open_epoch(signed, after=after, chunks=chunks):
             return False
         self.confirmed_boottime, self.spoiled = asked, False
         now, boottime = self._clock.now(), self._clock.boottime()
-        self._replica.admit_snapshot(self.lane, signed.compact, now=now, boottime=boottime)
+        self._replica.admit_snapshot(self.lane, signed.compact, now=now, boottime=boottime, chunks=chunks)
         return True
 
     async def keep_snapshot(self) -> bool:
@@ -174,7 +179,8 @@ class Publisher:
         epoch, sequence = self._snapshot_at
         if position.sequence - (sequence if epoch == position.epoch else 0) < SNAPSHOT_EVERY_EVENTS:
             return False
-        kept = await self._feed.keep_snapshot(sign_snapshot(self._key, self._state(position)))
+        state, chunks = self._state(position)
+        kept = await self._feed.keep_snapshot(sign_snapshot(self._key, state), chunks)
         self._snapshot_at, self._good_snapshot = position.place, ""
         if kept:
             await self._trim(position)
@@ -189,10 +195,11 @@ class Publisher:
         if position is None or not self.is_trusted() or boottime - self._looked_boottime < LOOK_AT_SNAPSHOT_SECONDS:
             return False
         compact = await self._feed.snapshot(self.lane)
-        if self._is_good(compact, position):
+        if self._is_good(compact, position) and await self._are_good(self._good_chunks):
             self._looked_boottime = boottime
             return False
-        mended = await self._feed.mend_snapshot(sign_snapshot(self._key, self._state(position)))
+        state, chunks = self._state(position)
+        mended = await self._feed.mend_snapshot(sign_snapshot(self._key, state), chunks)
         if mended:
             self._looked_boottime, self._snapshot_at, self._good_snapshot = boottime, position.place, ""
         return mended
@@ -204,18 +211,29 @@ class Publisher:
         """
         if compact is None:
             return False
-        if (seen := digest(compact)) == self._good_snapshot:
+        if digest(compact) == self._good_snapshot:
             return True
         try:
             own = {kid: key for kid, key in self._replica.trust.role(self.lane).items() if kid == self._key.kid}
-            place = open_snapshot(compact, self.lane, own).position.place
+            signed = open_snapshot(compact, self.lane, own)
         except TrustError:
             return False
+        place = signed.position.place
         if place[0] > position.epoch:
+            self._good_chunks = []
             return True  # Another publisher has opened it; the follower goes there.
         if place[0] < position.epoch or place < self._snapshot_at:
             return False
-        self._good_snapshot, self._snapshot_at = seen, place
+        self._good_snapshot, self._good_chunks, self._snapshot_at = signed.hash, signed.digests, place
+        return True
+
+    async def _are_good(self, digests: Sequence[str]) -> bool:
+        """Say whether all of these chunks are stored, and are what their digests say."""
+        for start in range(0, len(digests), CHUNKS_AT_ONCE):
+            some = digests[start : start + CHUNKS_AT_ONCE]
+            stored = await self._feed.chunks(self.lane, some)
+            if any(digest(stored.get(name, b"")) != name for name in some):
+                return False
         return True
 
     async def _trim(self, newest: Position) -> None:
@@ -258,16 +276,17 @@ class Publisher:
                 pass  # The follower notes the loss; verifiers see the silence.
             await self._clock.sleep(HEARTBEAT_SECONDS)
 
-    def _state(self, position: Position, keys: KeySet | None = None) -> Snapshot:
+    def _state(self, position: Position, keys: KeySet | None = None) -> tuple[Snapshot, Chunks]:
+        """Return all that our replica holds: of the revocations, every index that still matters."""
         place: dict[str, Any] = {
             "epoch": position.epoch, "sequence": position.sequence, "hash": position.hash,
             "at": self._clock.now(), "trust": self._replica.trust.version,
         }  # fmt: skip
         if self.lane is Lane.KEYS:
             keys = keys or self._replica.keys
-            return KeysSnapshot(keys=tuple(keys), requests=keys.requests, **place)
-        index = self._replica.indexes[0]
-        return RevocationsSnapshot(hash_key=index.key, rows=tuple(index.rows()), **place)
+            return KeysSnapshot(keys=tuple(keys), requests=keys.requests, **place), NO_CHUNKS
+        packed = pack(self._replica.indexes)
+        return RevocationsSnapshot(sections=packed.sections, **place), packed.chunks
 
 
 async def bootstrap(feed: Feed, genesis: bytes, trust: Trust, lane: Lane) -> bool:

@@ -9,7 +9,7 @@ from keyturn.contract.errors import MalformedInput, PositionTaken, StreamSpoiled
 from keyturn.contract.events import open_event, open_snapshot
 from keyturn.contract.keys import KeySet
 from keyturn.contract.positions import Lane, Position, parse_position
-from keyturn.contract.selectors import RevocationIndex
+from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.union import united
 from keyturn.feed.log import Feed
 from keyturn.feed.publisher import PublishedState, Publisher

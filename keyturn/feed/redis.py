@@ -12,9 +12,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, PositionTaken, StreamSpoiled
 from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
+from keyturn.contract.snapshots import NO_CHUNKS, Chunks
 from keyturn.feed import scripts
 from keyturn.feed.bells import Subscription, subscription
 from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.feed.snapshots import RedisSnapshots, snapshot_key
 
 PREFIX = "keyturn:"
 TRUST_KEY = PREFIX + "trust"
@@ -31,11 +33,6 @@ def head_key(lane: Lane) -> str:
 def stream_key(lane: Lane, epoch: int) -> str:
     """Name the stream of one epoch."""
     return f"{PREFIX}{lane}:{epoch}:events"
-
-
-def snapshot_key(lane: Lane) -> str:
-    """Name the hash that holds a lane's newest snapshot and its position."""
-    return f"{PREFIX}{lane}:snapshot"
 
 
 def bell_channel(lane: Lane) -> str:
@@ -74,6 +71,7 @@ class RedisFeed:
     def __init__(self, redis: Redis, *, pubsub: Redis, reading: Redis | None = None) -> None:
         self._redis, self._pubsub, self._reading = redis, pubsub, reading or redis
         self._shas: dict[str, str] = {}
+        self._snapshots = RedisSnapshots(redis, self._script)
 
     async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
         """Add an event if the lane stands exactly at `after`; see the protocol."""
@@ -105,14 +103,12 @@ class RedisFeed:
         """Make a write that only succeeds where the lane stands at that position."""
         return bool(await self._script(scripts.CONFIRM, [head_key(lane)], str(position)))
 
-    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None) -> bool:
+    async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None, chunks: Chunks = NO_CHUNKS) -> bool:
         """Begin an epoch if the stored position is `after` (None: if nothing is there); see the protocol."""
-        lane, position = snapshot.snapshot.lane, snapshot.position
-        keys = [head_key(lane), snapshot_key(lane), stream_key(lane, position.epoch)]
-        arguments = (after or "", str(position), snapshot.compact, _moment(snapshot.snapshot.at))
-        return bool(await self._script(scripts.OPEN, keys, *arguments, bell_channel(lane)))
+        arguments = (after or "", str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
+        return await self._store(scripts.OPEN, snapshot, chunks, *arguments, bell_channel(snapshot.snapshot.lane))
 
-    async def keep_snapshot(self, snapshot: SignedSnapshot) -> bool:
+    async def keep_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
         key = snapshot_key(snapshot.snapshot.lane)
         with _reaching():
@@ -123,13 +119,19 @@ class RedisFeed:
             return False  # Nothing is there, or nothing of ours.
         if stored.epoch != snapshot.position.epoch or stored.sequence >= snapshot.position.sequence:
             return False
-        return bool(await self._script(scripts.KEEP, [key], str(stored), str(snapshot.position), snapshot.compact))
+        return await self._store(scripts.KEEP, snapshot, chunks, str(stored), str(snapshot.position), snapshot.compact)
 
-    async def mend_snapshot(self, snapshot: SignedSnapshot) -> bool:
-        """Store a snapshot of exactly where the lane stands, whatever is stored."""
+    async def mend_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
+        """Store a snapshot of exactly where the lane stands, and all of its chunks, whatever is stored."""
+        return await self._store(scripts.MEND, snapshot, chunks, str(snapshot.position), snapshot.compact, anew=True)
+
+    async def _store(
+        self, script: str, snapshot: SignedSnapshot, chunks: Chunks, *arguments: str | bytes, anew: bool = False
+    ) -> bool:
         lane = snapshot.snapshot.lane
-        keys = [head_key(lane), snapshot_key(lane)]
-        return bool(await self._script(scripts.MEND, keys, str(snapshot.position), snapshot.compact))
+        head, stream = head_key(lane), stream_key(lane, snapshot.position.epoch)
+        with _reaching():
+            return await self._snapshots.store(script, (head, stream), snapshot, chunks, *arguments, anew=anew)
 
     async def trim(self, lane: Lane, *, epoch: int, up_to: int) -> None:
         """Forget the events of an epoch up to a sequence."""
@@ -161,6 +163,11 @@ class RedisFeed:
         """Return the newest stored snapshot."""
         with _reaching():
             return await cast("Awaitable[bytes | None]", self._reading.hget(snapshot_key(lane), "snapshot"))
+
+    async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return those of up to 16 chunks that are stored, by digest."""
+        with _reaching():
+            return await self._snapshots.chunks(lane, digests)
 
     async def trust(self) -> bytes | None:
         """Return the stored trust document."""

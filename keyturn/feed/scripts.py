@@ -35,25 +35,60 @@ if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
-OPEN = """
-local held = redis.pcall('HGET', KEYS[1], 'position')
-local broken = type(held) == 'table' and held.err -- Another type stands there: as good as nothing.
-if (not broken and held or '') ~= ARGV[1] then return 0 end
-if broken then redis.call('DEL', KEYS[1]) end
-redis.call('DEL', KEYS[2], KEYS[3]) -- Whatever somebody may have put there in advance.
+# A snapshot is stored only with all of its chunks, whose digests end the arguments; `stored` counts each time.
+# Keys: head, snapshot, chunks, stream of its epoch. Where another type stands, it is as good as nothing.
+DONE, MISSING = 1, -1
+_SNAPSHOT = """
+local function field(key, name)
+  local held = redis.pcall('HGET', key, name)
+  if type(held) ~= 'table' then return held or '' end
+  redis.call('DEL', key)
+  return ''
+end
+local function lacks(from)
+  for i = from, #ARGV do if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then return true end end
+  return false
+end
+local function put(position, snapshot, from)
+  local previous, stored = field(KEYS[2], 'chunks'), field(KEYS[2], 'stored')
+  redis.call('DEL', KEYS[2]) -- Whatever else somebody may have put there.
+  redis.call('HSET', KEYS[2], 'position', position, 'snapshot', snapshot, 'previous', previous,
+    'chunks', table.concat(ARGV, ' ', from), 'stored', (tonumber(stored) or 0) + 1)
+end
+"""
+OPEN = (
+    _SNAPSHOT
+    + """
+if field(KEYS[1], 'position') ~= ARGV[1] then return 0 end
+if lacks(6) then return -1 end
+redis.call('DEL', KEYS[4]) -- Whatever somebody may have put there in advance.
+put(ARGV[2], ARGV[3], 6)
 redis.call('HSET', KEYS[1], 'position', ARGV[2], 'statement', ARGV[3], 'at', ARGV[4])
-redis.call('HSET', KEYS[2], 'position', ARGV[2], 'snapshot', ARGV[3])
 redis.call('PUBLISH', ARGV[5], ARGV[3])
 return 1
 """
-KEEP = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'position', ARGV[2], 'snapshot', ARGV[3])
+)
+KEEP = (
+    _SNAPSHOT
+    + """
+if redis.call('HGET', KEYS[2], 'position') ~= ARGV[1] then return 0 end
+if lacks(4) then return -1 end
+put(ARGV[2], ARGV[3], 4)
 return 1
 """
-MEND = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[2], 'position', ARGV[1], 'snapshot', ARGV[2])
+)
+MEND = (
+    _SNAPSHOT
+    + """
+if field(KEYS[1], 'position') ~= ARGV[1] then return 0 end
+if lacks(3) then return -1 end
+put(ARGV[1], ARGV[2], 3)
+return 1
+"""
+)
+SWEEP = """
+if (redis.call('HGET', KEYS[1], 'stored') or '') ~= ARGV[1] then return 0 end
+for i = 2, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
 return 1
 """
 KEEP_TRUST = """

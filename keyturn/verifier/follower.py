@@ -7,16 +7,14 @@ from typing import Any
 from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.errors import (
-    BrokenChain,
     FeedUnavailable,
-    ForgedSignature,
     MalformedInput,
     TrustError,
     UnknownKind,
 )
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.contract.trust import open_trust
-from keyturn.feed.log import Doorbell, Feed, Listening, Rung, Top
+from keyturn.feed.log import CHUNKS_AT_ONCE, Doorbell, Feed, Listening, Rung, Top
 from keyturn.verifier.replica import Admission, Replica
 from keyturn.verifier.sparing import Sparing
 
@@ -24,6 +22,7 @@ SILENCE_SECONDS = 2.0  # Two heartbeats: after that the head is read.
 CATCH_UP_EVERY_SECONDS = 0.1
 TRUST_EVERY_SECONDS = 1.0
 TIDY_EVERY_SECONDS = 60.0
+_SNAPSHOTS_TRIED = 3  # A snapshot's chunks may go while they are read, if it is replaced twice meanwhile.
 _MOST_READS = 4096  # Reads of one catch-up; what lies beyond waits for the next.
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -55,7 +54,7 @@ class Follower:
         self._note = Sparing(note, clock)
         self._ready = {lane: asyncio.Event() for lane in Lane}
         self._next_flight: asyncio.Task[None] | None = None
-        self._flying = asyncio.Lock()
+        self._flying, self._loading = asyncio.Lock(), asyncio.Lock()
         self._last_flight = self._last_catch_up = self._last_trust = self._last_tidying = float("-inf")
         self._looked_at = dict.fromkeys(Lane, float("-inf"))
 
@@ -185,11 +184,42 @@ class Follower:
         return self.replica.place(lane) > before
 
     async def _read_snapshot(self, lane: Lane) -> bool:
-        compact = await self._feed.snapshot(lane)
-        before = self.replica.place(lane)
-        if compact is not None:
-            self._admit(lane, compact)
+        """Load the newest snapshot; say whether the replica moved. One that gives way meanwhile is read anew."""
+        before, kept = self.replica.place(lane), dict[str, bytes]()
+        async with self._loading:
+            for _ in range(_SNAPSHOTS_TRIED):
+                compact = await self._feed.snapshot(lane)
+                if compact is None or self.replica.place(lane) > before:
+                    break
+                try:
+                    if await self._load(lane, compact, kept):
+                        break
+                except TrustError as error:
+                    self._object(lane, error)
+                    break
         return self.replica.place(lane) > before
+
+    async def _load(self, lane: Lane, compact: bytes, kept: dict[str, bytes]) -> bool:
+        """Load a snapshot; say whether that came to an end, and not to a chunk that is missing.
+
+        `kept` has the chunks that an earlier one brought. Raises what the replica objects to.
+        """
+        loading = self.replica.begin_snapshot(lane, compact)
+        if loading is None:
+            return True
+        missing = loading.missing
+        for start in range(0, len(missing), CHUNKS_AT_ONCE):
+            wanted = missing[start : start + CHUNKS_AT_ONCE]
+            kept |= await self._feed.chunks(lane, [digest for digest in wanted if digest not in kept])
+            for digest in wanted:
+                if digest not in kept:
+                    self._note("chunk_missing", lane=lane, digest=digest)
+                    return False
+                self.replica.take_chunk(loading, digest, kept[digest])
+        for _ in loading.steps():
+            await self._clock.sleep(0)  # Verification goes on meanwhile.
+        self.replica.adopt_snapshot(loading, now=self._clock.now(), boottime=self._clock.boottime())
+        return True
 
     async def _hear(self, lane: Lane, top: Top) -> None:
         """Take the newest statement; one that we cannot believe may be by a role that a newer document names."""
@@ -221,11 +251,15 @@ class Follower:
     def _admit(self, lane: Lane, statement: bytes) -> Admission:
         try:
             return self.replica.admit(lane, statement, now=self._clock.now(), boottime=self._clock.boottime())
-        except UnknownKind as error:
-            self._note("statement_unreadable", lane=lane, reason=str(error))
-        except (ForgedSignature, BrokenChain, TrustError) as error:
-            self._refuse(lane, str(error), code=error.code)
+        except TrustError as error:
+            self._object(lane, error)
         return Admission.HELD
+
+    def _object(self, lane: Lane, error: TrustError) -> None:
+        if isinstance(error, UnknownKind):
+            self._note("statement_unreadable", lane=lane, reason=str(error))
+        else:
+            self._refuse(lane, str(error), code=error.code)
 
     def _refuse(self, lane: Lane, reason: str, code: str = "malformed") -> None:
         self.refused += 1

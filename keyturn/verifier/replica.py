@@ -1,7 +1,8 @@
 """A verifier's trusted copy of both lanes: what is signed and extends it is applied, nothing else."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
 
@@ -15,9 +16,7 @@ from keyturn.contract.events import (
     KeysEvent,
     KeysSnapshot,
     RevocationsEvent,
-    RevocationsSnapshot,
     SignedEvent,
-    SignedSnapshot,
     open_event,
     open_head,
     open_snapshot,
@@ -25,11 +24,14 @@ from keyturn.contract.events import (
 from keyturn.contract.jwk import ALGORITHMS, load_public
 from keyturn.contract.keys import KeyRecord, KeySet, Phase
 from keyturn.contract.positions import Lane, Position
-from keyturn.contract.selectors import RevocationIndex, TokenNames, names_of
+from keyturn.contract.revocations import RevocationIndex
+from keyturn.contract.selectors import TokenNames, names_of
+from keyturn.contract.snapshots import NO_CHUNKS, Chunks
 from keyturn.contract.trust import Trust, trust_nobody
 from keyturn.contract.union import lacks, united
 from keyturn.feed.tail import Tail
 from keyturn.verifier.freshness import Freshness, Heard, State
+from keyturn.verifier.loading import Loading
 
 _NO_HASH_KEY = bytes(16)
 _EVENTS_KNOWN = 1024
@@ -154,7 +156,7 @@ class Replica:
         Raises ForgedSignature for what the lane's role did not sign, BrokenChain for what contradicts our chain,
         TrustError for a head from the future, UnknownKind (and expires for good) for what cannot be read.
         """
-        try:
+        with self._reading(lane):
             match statement_type(statement):
                 case StatementType.EVENT:
                     signed = open_event(statement, lane, self.trust.role(lane))
@@ -162,13 +164,8 @@ class Replica:
                 case StatementType.HEAD:
                     head = open_head(statement, lane, self.trust.role(lane))
                     return self._confirm(head.head, head.position, now, boottime)
-                case StatementType.SNAPSHOT:
+                case StatementType.SNAPSHOT:  # Without its chunks: BEHIND, unless they are held already.
                     return self.admit_snapshot(lane, statement, now=now, boottime=boottime)
-        except UnknownKind:
-            self._unreadable.add(lane)
-            self.generation += 1
-            self._limit_freshness()
-            raise
         raise BrokenChain("a statement that has no place in a lane")
 
     def apply(self, signed: SignedEvent, *, now: float, boottime: float) -> Admission:
@@ -191,19 +188,58 @@ class Replica:
         self.generation += 1
         return self._note(lane, event, boottime, now)
 
-    def admit_snapshot(self, lane: Lane, compact: bytes, *, now: float, boottime: float) -> Admission:
+    def admit_snapshot(
+        self, lane: Lane, compact: bytes, *, now: float, boottime: float, chunks: Chunks = NO_CHUNKS
+    ) -> Admission:
         """Start or jump forward from a signed snapshot; never back, and never to another hash of the same place.
 
-        Raises ForgedSignature, BrokenChain, TrustError and UnknownKind as `admit` does.
+        BEHIND if a chunk is needed that is neither held nor among `chunks`. Raises ForgedSignature, BrokenChain,
+        TrustError and UnknownKind as `admit` does.
         """
-        signed = open_snapshot(compact, lane, self.trust.role(lane))
+        loading = self.begin_snapshot(lane, compact)
+        if loading is None:
+            return Admission.HELD
+        for digest in loading.missing:
+            if digest not in chunks:
+                return Admission.BEHIND
+            self.take_chunk(loading, digest, chunks[digest])
+        for _ in loading.steps():
+            pass
+        return self.adopt_snapshot(loading, now=now, boottime=boottime)
+
+    def begin_snapshot(self, lane: Lane, compact: bytes) -> Loading | None:
+        """Look at a signed snapshot and say what is missing of it; None if it leads nowhere from here.
+
+        Raises ForgedSignature, TrustError and UnknownKind.
+        """
+        with self._reading(lane):
+            signed = open_snapshot(compact, lane, self.trust.role(lane))
         place = signed.position.place
         if place[0] < self.trust.lowest_epoch(lane):
             raise TrustError(f"a snapshot of epoch {place[0]}, which the root has dropped")
-        held = self._positions.get(lane)
-        if held is not None and place <= held.place:
+        return Loading(signed, self.trust, self.indexes) if place > self.place(lane) else None
+
+    def take_chunk(self, loading: Loading, digest: str, raw: bytes) -> None:
+        """Check a chunk of a snapshot that was begun.
+
+        Raises ForgedSignature if it is not the one that is named, UnknownKind (and expires for good) if it is and
+        cannot be read.
+        """
+        with self._reading(loading.lane):
+            loading.take(digest, raw)
+
+    def adopt_snapshot(self, loading: Loading, *, now: float, boottime: float) -> Admission:
+        """Stand where a snapshot stands whose every step was taken; HELD if we came further meanwhile.
+
+        BEHIND if there is another trust document since it was begun: that may have dropped what we held then.
+        """
+        if loading.trust is not self.trust:
+            return Admission.BEHIND
+        lane, signed = loading.lane, loading.signed
+        if signed.position.place <= self.place(lane):
             return Admission.HELD
-        self._load(signed, now, first=held is None)
+        with self._reading(lane):
+            self._load(loading, now, first=lane not in self._positions)
         self._positions[lane] = signed.position
         self.tails[lane].clear()
         self.generation += 1
@@ -287,28 +323,36 @@ class Replica:
                 self.indexes = (*self.indexes, index)
         self.generation += 1
 
-    def _load(self, signed: SignedSnapshot, now: float, *, first: bool) -> None:
-        snapshot, lane = signed.snapshot, signed.snapshot.lane
+    @contextmanager
+    def _reading(self, lane: Lane) -> Iterator[None]:
+        """Expire for good if something signed cannot be read: it could be a revocation."""
+        try:
+            yield
+        except UnknownKind:
+            self._unreadable.add(lane)
+            self.generation += 1
+            self._limit_freshness()
+            raise
+
+    def _load(self, loading: Loading, now: float, *, first: bool) -> None:
+        snapshot, lane = loading.signed.snapshot, loading.lane
         held = self.lost.pop(lane, None)
         if isinstance(snapshot, KeysSnapshot):
             mine, theirs = held or self.keys, KeySet(snapshot.keys, snapshot.requests)
             if not first and lacks(theirs, mine, at=snapshot.at):
-                self.lost[lane] = united(mine, theirs, at=now, place=signed.position.place)
+                self.lost[lane] = united(mine, theirs, at=now, place=loading.signed.position.place)
             tombstones = [key for key in self.keys if key.phase is Phase.REVOKED]
             known = {key.kid: key for key in snapshot.keys}
             # A higher epoch must not bring back what we know to be revoked.
             records = {**known, **{key.kid: key for key in tombstones}}
             self._use(KeySet(records.values(), snapshot.requests))
-        elif isinstance(snapshot, RevocationsSnapshot):
-            index = RevocationIndex(snapshot.hash_key)
-            for name, before, until in snapshot.rows:
-                index.add_hashed(name, before, until)
-            # What we hold stays until it runs out, whatever the snapshot lacks: a tail may have been lost.
-            moment = min(now, snapshot.at)
-            older = [one for one in self.indexes if one.prune(moment) >= 0 and len(one)]
-            if sum(index.absorb(one) for one in older if one.key == index.key):
-                self.lost[lane] = None
-            self.indexes = (index, *(one for one in older if one.key != index.key))
+            return
+        # What we hold stays until it runs out, whatever the snapshot lacks: a tail may have been lost.
+        moment = min(now, snapshot.at)
+        if loading.lacks(moment):
+            self.lost[lane] = None
+        others = [index for index in self.indexes if index not in loading.indexes]
+        self.indexes = (*loading.indexes, *(index for index in others if index.prune(moment) >= 0 and len(index)))
 
     def _use(self, keys: KeySet) -> None:
         verification: dict[str, VerificationKey] = {}

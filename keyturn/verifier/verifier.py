@@ -6,8 +6,9 @@ from typing import Any
 from keyturn.clock import Clock
 from keyturn.contract.errors import InvalidToken, ReplicaExpired
 from keyturn.contract.keys import Phase
+from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.rotation import APPEND_SECONDS
-from keyturn.contract.selectors import RevocationIndex, TokenNames
+from keyturn.contract.selectors import TokenNames
 from keyturn.contract.tokens import check_claims, parse_token
 from keyturn.verifier.freshness import State
 from keyturn.verifier.policy import Policy

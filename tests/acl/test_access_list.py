@@ -8,7 +8,8 @@ from redis.exceptions import NoPermissionError
 
 from keyturn.cli.provisioning import SERVICES
 from keyturn.contract.positions import Lane
-from keyturn.feed.redis import bell_channel, head_key, snapshot_key, stream_key
+from keyturn.feed.redis import bell_channel, head_key, stream_key
+from keyturn.feed.snapshots import chunks_key, snapshot_key
 from tests.faults.fleet import SIDECARS, Fleet
 from tests.faults.people import People, people_of
 from tests.waiting import eventually
@@ -24,6 +25,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     # The feed: everybody reads it, and a lane's own publishers write it.
     *((f"hmget {head_key(lane)} position statement", EVERYBODY) for lane in Lane),
     *((f"hget {snapshot_key(lane)} snapshot", EVERYBODY) for lane in Lane),
+    *((f"hmget {chunks_key(lane)} digest", EVERYBODY) for lane in Lane),
     *((f"xrange {stream_key(lane, 1)} - +", EVERYBODY) for lane in Lane),
     *((f"subscribe {bell_channel(lane)}", EVERYBODY) for lane in Lane),
     (f"hset {head_key(Lane.KEYS)} position x", KEYS),
@@ -36,6 +38,14 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"xadd {stream_key(Lane.REVOCATIONS, 1)} * event x", REVOCATIONS),
     (f"publish {bell_channel(Lane.REVOCATIONS)} x", REVOCATIONS),
     (f"evalsha {'0' * 40} 2 {head_key(Lane.REVOCATIONS)} {stream_key(Lane.REVOCATIONS, 1)}", REVOCATIONS),
+    # A snapshot's chunks: only the revocation service stores them, and sweeps those that nobody needs.
+    (f"hset {chunks_key(Lane.REVOCATIONS)} digest x", REVOCATIONS),
+    (f"hkeys {chunks_key(Lane.REVOCATIONS)}", REVOCATIONS),
+    (f"hexists {chunks_key(Lane.REVOCATIONS)} digest", REVOCATIONS),
+    (f"hdel {chunks_key(Lane.REVOCATIONS)} digest", REVOCATIONS),
+    (f"hdel {head_key(Lane.REVOCATIONS)} position", NOBODY),
+    (f"hdel {snapshot_key(Lane.REVOCATIONS)} snapshot", NOBODY),
+    (f"hgetall {chunks_key(Lane.REVOCATIONS)}", NOBODY),
     # A lane's publishers trim behind an old snapshot, and clear what stands in the way of a new epoch.
     (f"xtrim {stream_key(Lane.KEYS, 1)} minid 2-0", KEYS),
     (f"xtrim {stream_key(Lane.REVOCATIONS, 1)} minid 2-0", REVOCATIONS),

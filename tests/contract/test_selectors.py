@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from keyturn import entropy
 from keyturn.contract.errors import InvalidSelector
+from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import (
     LONGEST_VALUE,
     Entry,
-    RevocationIndex,
     Selector,
     SelectorKind,
     grant_moment,

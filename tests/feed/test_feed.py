@@ -1,13 +1,16 @@
 """What every feed promises, whatever it is kept in."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from keyturn.contract import events as e
 from keyturn.contract.errors import FeedUnavailable, PositionTaken
 from keyturn.contract.positions import Lane, Position, parse_position
+from keyturn.contract.revocations import BUCKET_SECONDS, RevocationIndex
 from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.snapshots import Chunks, pack
 from keyturn.feed.log import BATCH, Beside, Doorbell, Listening, Rung
 from tests.feed.conftest import Store
 from tests.world import World
@@ -328,3 +331,63 @@ async def test_trimming_forgets_up_to_a_place_and_readers_go_on_behind_it(world:
     following = next_event(world, position, Lane.REVOCATIONS)
     await world.feed.append(following, after=position)
     assert await world.feed.events(Lane.REVOCATIONS, epoch=1, after=6) == [following.compact]
+
+
+def holding(world: World, sequence: int, *values: str, **changes: Any) -> tuple[e.SignedSnapshot, Chunks]:
+    """Return a snapshot of the revocations lane that names these tokens, one chunk each, and the chunks."""
+    index = RevocationIndex(world.hash_key)
+    for number, value in enumerate(values):
+        index.add(world.entry(SelectorKind.JTI, value, until_seconds=3600 + number * 2 * BUCKET_SECONDS))
+    packed = pack([index])
+    place = {"sequence": sequence, "hash": "h" * 43} | changes
+    return world.genesis(Lane.REVOCATIONS, sections=packed.sections, **place), packed.chunks
+
+
+async def stored(world: World, *snapshots: e.SignedSnapshot) -> set[str]:
+    """Return which of the chunks of these snapshots are stored."""
+    return {name for one in snapshots for name in await world.feed.chunks(Lane.REVOCATIONS, one.digests)}
+
+
+async def test_a_snapshots_chunks_are_kept_as_they_are(world: World) -> None:
+    """Their digests are what is signed."""
+    snapshot, chunks = holding(world, 5, "a", "b", "c")
+    assert len(chunks) == 3
+    assert await world.feed.keep_snapshot(snapshot, chunks)
+    assert await world.feed.chunks(Lane.REVOCATIONS, [*chunks, "x" * 43]) == chunks
+    assert await world.feed.chunks(Lane.KEYS, list(chunks)) == {}
+    assert await world.feed.chunks(Lane.REVOCATIONS, []) == {}
+
+
+async def test_chunks_that_neither_the_newest_nor_the_previous_snapshot_names_are_forgotten(world: World) -> None:
+    """Whoever has just read the previous one still reads its chunks; older ones would fill the store."""
+    kept = [holding(world, sequence, "all", f"t{sequence}") for sequence in (5, 6, 7)]
+    signed = [snapshot for snapshot, _ in kept]
+    common = set.intersection(*(set(chunks) for _, chunks in kept))
+    assert len(common) == 1
+    for snapshot, chunks in kept:
+        assert await world.feed.keep_snapshot(snapshot, chunks)
+    assert await stored(world, *signed) == {*signed[1].digests, *signed[2].digests}
+    assert common < await stored(world, *signed)
+
+
+async def test_a_snapshot_that_is_not_taken_takes_no_chunk_away(world: World) -> None:
+    """A late writer must not sweep what the newer one needs."""
+    newer, chunks = holding(world, 9, "a", "b")
+    assert await world.feed.keep_snapshot(newer, chunks)
+    for sequence, place in ((8, {}), (9, {}), (20, {"epoch": 2})):
+        older, others = holding(world, sequence, "c", **place)
+        assert not await world.feed.keep_snapshot(older, others)
+        assert not await world.feed.mend_snapshot(older, others)
+    assert await stored(world, newer) == set(newer.digests)
+    assert await world.feed.snapshot(Lane.REVOCATIONS) == newer.compact
+
+
+async def test_an_epoch_opens_with_its_chunks(world: World) -> None:
+    """The union that opens it is all that a new follower gets."""
+    start = await standing(world, Lane.REVOCATIONS)
+    before, chunks_before = holding(world, 5, "old")
+    assert await world.feed.keep_snapshot(before, chunks_before)
+    opening, chunks = holding(world, 0, "a", "b", epoch=2, hash="")
+    assert await world.feed.open_epoch(opening, after=str(start), chunks=chunks)
+    assert await stored(world, opening) == set(chunks)
+    assert await stored(world, before) == set(chunks_before)  # Named by the previous snapshot.

@@ -13,7 +13,8 @@ from keyturn.contract.errors import FeedUnavailable, StreamSpoiled
 from keyturn.contract.positions import Lane
 from keyturn.feed.log import Beside, Listening, Top
 from keyturn.feed.memory import MemoryFeed
-from keyturn.feed.redis import RedisFeed, head_key, snapshot_key, stream_key
+from keyturn.feed.redis import RedisFeed, head_key, stream_key
+from keyturn.feed.snapshots import snapshot_key
 from tests.feed.conftest import Store
 from tests.feed.test_feed import head, next_event, standing
 from tests.feed.valkey import Valkey
@@ -61,6 +62,7 @@ ASKED: dict[str, Callable[[Feed], Awaitable[object]]] = {
     "top": lambda feed: feed.top(Lane.KEYS),
     "events": lambda feed: feed.events(Lane.KEYS, epoch=1, after=0),
     "snapshot": lambda feed: feed.snapshot(Lane.KEYS),
+    "chunks": lambda feed: feed.chunks(Lane.REVOCATIONS, ["a-digest"]),
     "trust": lambda feed: feed.trust(),
     "keep_trust": lambda feed: feed.keep_trust(b"document"),
     "sealed_keys": lambda feed: feed.sealed_keys(),

@@ -1,21 +1,26 @@
 """What a feed does where somebody else has written to its store."""
 
 from collections.abc import Awaitable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from keyturn.contract.envelope import StatementType
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.positions import Lane
+from keyturn.contract.revocations import BUCKET_SECONDS
 from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.snapshots import pack
 from keyturn.feed.log import Beside
-from keyturn.feed.publisher import LOOK_AT_SNAPSHOT_SECONDS
-from keyturn.feed.redis import SEALED_KEY, head_key, snapshot_key
+from keyturn.feed.publisher import LOOK_AT_SNAPSHOT_SECONDS, Publisher
+from keyturn.feed.redis import SEALED_KEY, RedisFeed, head_key
+from keyturn.feed.snapshots import RedisSnapshots, chunks_key, snapshot_key
 from tests.clocks import ManualClock
 from tests.feed.conftest import Store
-from tests.feed.test_feed import head, next_event, standing
-from tests.world import World
+from tests.feed.test_feed import head, holding, next_event, standing
+from tests.world import Member, World
+
+REVOCATIONS = Lane.REVOCATIONS
 
 
 async def test_a_stored_moment_that_is_no_honest_one_silences_no_publisher(world: World, store: Store) -> None:
@@ -71,3 +76,93 @@ async def test_an_append_that_fails_half_way_has_done_nothing(world: World, stor
         await world.feed.append(next_event(world, start), after=start, beside=Beside(sealed={"one": b"box"}))
     assert await standing(world) == start
     assert await world.feed.events(Lane.KEYS, epoch=1, after=0) == []
+
+
+async def revoked_world(world: World) -> tuple[Publisher, Member]:
+    """Return the voice of the revocations lane and its replica, with a snapshot of several chunks in the store."""
+    assert isinstance(world.clock, ManualClock)
+    member = await world.caught_up()
+    publisher = world.publisher(REVOCATIONS, member)
+    for number in range(3):
+        entry = world.entry(SelectorKind.JTI, f"t{number}", until_seconds=3600 + 2 * number * BUCKET_SECONDS)
+        await publisher.append([entry])
+    state = pack(member.replica.indexes)
+    assert len(state.chunks) == 3
+    held = member.replica.position(REVOCATIONS)
+    assert held is not None
+    snapshot = world.genesis(REVOCATIONS, sequence=3, hash=held.hash, sections=state.sections)
+    assert await world.feed.mend_snapshot(snapshot, state.chunks)
+    assert not await publisher.mend_snapshot()
+    return publisher, member
+
+
+@pytest.mark.parametrize("twist", ["delete one", "delete all", "replace one"])
+async def test_chunks_that_were_destroyed_or_replaced_are_put_back(world: World, store: Store, twist: str) -> None:
+    """Nobody who follows already would notice, and nobody else could begin."""
+    if store.redis is None:
+        return
+    assert isinstance(world.clock, ManualClock)
+    publisher, member = await revoked_world(world)
+    await world.feed.trim(REVOCATIONS, epoch=1, up_to=3)
+    key = chunks_key(REVOCATIONS)
+    one = (await store.redis.hkeys(key))[1]  # type: ignore[misc]
+    if twist == "delete all":
+        await store.redis.delete(key)
+    elif twist == "delete one":
+        await store.redis.hdel(key, one)  # type: ignore[misc]
+    else:
+        await store.redis.hset(key, one, b"\0" * 8)  # type: ignore[misc,arg-type]
+    late = await world.caught_up()
+    assert late.replica.position(REVOCATIONS) is None
+    assert {"statement_refused" if twist == "replace one" else "chunk_missing"} <= set(late.events())
+    assert not await publisher.mend_snapshot()  # It has just looked.
+    world.clock.advance(LOOK_AT_SNAPSHOT_SECONDS)
+    assert await publisher.mend_snapshot()
+    await late.follower.catch_up()
+    assert late.replica.position(REVOCATIONS) == member.replica.position(REVOCATIONS)
+    assert sorted(late.replica.indexes[0].rows()) == sorted(member.replica.indexes[0].rows())
+
+
+async def test_what_a_publisher_left_behind_that_died_half_way_is_swept_by_the_next(world: World, store: Store) -> None:
+    """Garbage must not pile up with each crash."""
+    if store.redis is None:
+        return
+    publisher, member = await revoked_world(world)
+    key = chunks_key(REVOCATIONS)
+    await store.redis.hset(key, mapping={f"left-{number}": b"x" for number in range(5)})  # type: ignore[misc]
+    await publisher.append([world.entry(SelectorKind.JTI, "another")])
+    state, held = pack(member.replica.indexes), member.replica.position(REVOCATIONS)
+    assert held is not None
+    snapshot = world.genesis(REVOCATIONS, sequence=4, hash=held.hash, sections=state.sections)
+    assert await world.feed.keep_snapshot(snapshot, state.chunks)
+    names = {name.decode() for name in await store.redis.hkeys(key)}  # type: ignore[misc]
+    assert names >= set(state.chunks)
+    assert not any(name.startswith("left-") for name in names)
+
+
+async def test_a_chunk_that_another_publisher_swept_meanwhile_is_stored_again(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its snapshot is stored a chunk looks like garbage; a snapshot that names a missing one must not stand."""
+    if store.redis is None:
+        return
+    await revoked_world(world)
+    assert isinstance(world.feed, RedisFeed)
+    put, key = RedisSnapshots._put, chunks_key(REVOCATIONS)
+    swept: list[int] = []
+    snapshot, chunks = holding(world, 9, "a", "b")
+
+    async def put_and_lose(self: RedisSnapshots, *arguments: Any, **choices: Any) -> None:
+        await put(self, *arguments, **choices)
+        if len(swept) < losses:
+            swept.append(await store.redis.hdel(key, *chunks))  # type: ignore[misc,union-attr]
+
+    monkeypatch.setattr(RedisSnapshots, "_put", put_and_lose)
+    losses = 3
+    assert not await world.feed.keep_snapshot(snapshot, chunks)
+    assert await world.feed.snapshot(REVOCATIONS) != snapshot.compact
+    swept.clear()
+    losses = 2
+    assert await world.feed.keep_snapshot(snapshot, chunks)
+    assert len(swept) == 2
+    assert await world.feed.chunks(REVOCATIONS, list(chunks)) == chunks

@@ -8,6 +8,7 @@ from keyturn.contract import events as e
 from keyturn.contract import keys as k
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.snapshots import pack
 from keyturn.feed.log import BATCH, Rung, Top
 from keyturn.verifier import follower as following
 from keyturn.verifier.freshness import State
@@ -150,9 +151,9 @@ async def test_a_trimmed_stream_is_bridged_by_the_snapshot(world: World, feed: T
     await revoke(world, publisher, *(f"t{number}" for number in range(6)))
     place = publisher.replica.position(REVOCATIONS)
     assert place is not None
-    rows = tuple(publisher.replica.indexes[0].rows())
-    snapshot = world.genesis(REVOCATIONS, sequence=6, hash=place.hash, rows=rows)
-    assert await feed.keep_snapshot(snapshot)
+    packed = pack(publisher.replica.indexes)
+    snapshot = world.genesis(REVOCATIONS, sequence=6, hash=place.hash, sections=packed.sections)
+    assert await feed.keep_snapshot(snapshot, packed.chunks)
     await revoke(world, publisher, "t6")
     feed.trimmed[REVOCATIONS] = 6
     member = await world.caught_up()
@@ -199,9 +200,11 @@ async def test_a_fork_is_not_followed_until_an_epoch_ends_it(
         await eventually(lambda: member.replica.silence(KEYS, clock.boottime()) == 0)
         assert state(member, clock) is State.STALE
         assert (revoked(member, "ours"), revoked(member, "theirs-1")) == (True, False)
-        union = [*forked.replica.indexes[0].rows(), *publisher.replica.indexes[0].rows()]
-        opening = world.genesis(REVOCATIONS, epoch=2, rows=tuple(union))
-        assert await feed.open_epoch(opening, after=str(forked.replica.position(REVOCATIONS)))
+        publisher.replica.absorb(forked.replica.indexes)
+        union = pack(publisher.replica.indexes)
+        opening = world.genesis(REVOCATIONS, epoch=2, sections=union.sections)
+        held = str(forked.replica.position(REVOCATIONS))
+        assert await feed.open_epoch(opening, after=held, chunks=union.chunks)
         await eventually(lambda: revoked(member, "theirs-1"))
         assert state(member, clock) is State.FRESH
 

@@ -1,0 +1,189 @@
+"""Leaves: sorted runs of 64-bit hashes that run out together, in memory as in the chunks of a snapshot."""
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from itertools import islice
+from math import isfinite
+from operator import lt
+
+from keyturn.contract.encoding import digest
+from keyturn.contract.errors import MalformedInput
+
+MOST_IN_A_LEAF = 16_384  # Hashes: 128 KiB of them, 256 KiB with the cutoffs' moments. One more and the leaf is split.
+HASH_BYTES = 8
+MOMENT_BYTES = 8
+
+
+class Leaf:
+    """Hashes in ascending order, and for cutoffs the moment (`before`) of each.
+
+    Packed: the hashes, 8 bytes each, then the moments, 8 bytes each (IEEE 754), all little-endian.
+    """
+
+    __slots__ = ("_digest", "befores", "names")
+
+    def __init__(self, names: "array[int]", befores: "array[float] | None", *, known_digest: str = "") -> None:
+        self.names, self.befores = names, befores
+        self._digest = known_digest
+
+    def place(self, name: int) -> int:
+        """Return where a hash stands, -1 if it does not."""
+        at = bisect_left(self.names, name)
+        return at if at < len(self.names) and self.names[at] == name else -1
+
+    def insert(self, name: int, before: float | None) -> None:
+        """Add a hash that is not held, and its moment if this is a leaf of cutoffs."""
+        at = bisect_left(self.names, name)
+        self.names.insert(at, name)
+        if self.befores is not None and before is not None:
+            self.befores.insert(at, before)
+        self._digest = ""
+
+    def move(self, at: int, before: float) -> None:
+        """Give the cutoff at a place another moment."""
+        if self.befores is not None:
+            self.befores[at] = before
+            self._digest = ""
+
+    def remove(self, at: int) -> None:
+        """Forget the hash at a place."""
+        del self.names[at]
+        if self.befores is not None:
+            del self.befores[at]
+        self._digest = ""
+
+    def split(self, at: int) -> "Leaf":
+        """Keep what stands before a place and return the rest."""
+        rest = Leaf(self.names[at:], None if self.befores is None else self.befores[at:])
+        self.names = self.names[:at]
+        if self.befores is not None:
+            self.befores = self.befores[:at]
+        self._digest = ""
+        return rest
+
+    def packed(self) -> bytes:
+        """Return the bytes that a snapshot's chunk carries."""
+        raw = _little_endian(self.names)
+        return raw if self.befores is None else raw + _little_endian(self.befores)
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the packed bytes; it is worked out once for each content."""
+        if not self._digest:
+            self._digest = digest(self.packed())
+        return self._digest
+
+
+def unpack_leaf(raw: bytes, *, cutoffs: bool, known_digest: str = "") -> Leaf:
+    """Read what `packed` wrote; raises MalformedInput for anything else, hashes out of order or twice included.
+
+    `known_digest` is that of the bytes, where it has been worked out already.
+    """
+    width = HASH_BYTES + (MOMENT_BYTES if cutoffs else 0)
+    count, rest = divmod(len(raw), width)
+    if rest or not 0 < count <= MOST_IN_A_LEAF:
+        raise MalformedInput(f"a leaf has 1 to {MOST_IN_A_LEAF} entries of {width} bytes")
+    names: array[int] = array("Q", raw[: count * HASH_BYTES])
+    befores: array[float] | None = array("d", raw[count * HASH_BYTES :]) if cutoffs else None
+    if sys.byteorder == "big":
+        names.byteswap()
+        if befores is not None:
+            befores.byteswap()
+    if not all(map(lt, names, islice(names, 1, None))):
+        raise MalformedInput("the hashes of a leaf ascend")
+    if befores is not None and not all(map(isfinite, befores)):
+        raise MalformedInput("a cutoff's moment is a number")  # Nothing is before NaN: it would revoke nobody.
+    return Leaf(names, befores, known_digest=known_digest)
+
+
+class Bucket:
+    """The leaves of all hashes that run out in one span of time, in order; `bounds` says where each begins.
+
+    Where leaves part depends on what is in them and not on how it came: two replicas that hold the same have the same
+    leaves, as long as none has shrunk.
+    """
+
+    __slots__ = ("bounds", "leaves", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.bounds: list[int] = []
+        self.leaves: list[Leaf] = []
+
+    def leaf(self, name: int) -> Leaf:
+        """Return the leaf that a hash belongs to."""
+        return self.leaves[bisect_right(self.bounds, name) - 1]
+
+    def insert(self, name: int, before: float | None, *, cutoffs: bool) -> None:
+        """Add a hash that is not held; a leaf that grows too large is parted."""
+        if not self.leaves:
+            self.bounds.append(0)
+            self.leaves.append(Leaf(array("Q"), array("d") if cutoffs else None))
+        number = bisect_right(self.bounds, name) - 1
+        leaf = self.leaves[number]
+        leaf.insert(name, before)
+        if len(leaf.names) > MOST_IN_A_LEAF:
+            self._part(number)
+
+    def accepts(self, leaf: Leaf) -> bool:
+        """Say whether a whole leaf can stand behind all that is here."""
+        return not self.leaves or self.leaves[-1].names[-1] < leaf.names[0]
+
+    def append(self, leaf: Leaf) -> None:
+        """Add a whole leaf that `accepts` accepts."""
+        self.bounds.append(_bound(self.leaves[-1].names[-1], leaf.names[0]) if self.leaves else 0)
+        self.leaves.append(leaf)
+
+    def remove(self, name: int) -> None:
+        """Forget a hash that is held."""
+        number = bisect_right(self.bounds, name) - 1
+        leaf = self.leaves[number]
+        leaf.remove(leaf.place(name))
+        if not leaf.names:
+            del self.leaves[number], self.bounds[number]
+            if self.bounds:
+                self.bounds[0] = 0
+
+    def part_from(self, cursor: int, most: int) -> tuple["array[int]", int | None]:
+        """Return up to so many hashes from `cursor` on, and where to go on (None at the end)."""
+        number = bisect_right(self.bounds, cursor) - 1
+        names = self.leaves[number].names
+        at = bisect_left(names, cursor)
+        part = names[at : at + most]
+        if at + len(part) < len(names):
+            return part, part[-1] + 1
+        return part, self.bounds[number + 1] if number + 1 < len(self.bounds) else None
+
+    def rows(self) -> Iterator[tuple[int, float | None]]:
+        """Yield (hash, before) of all that is held."""
+        for leaf in self.leaves:
+            if leaf.befores is None:
+                yield from ((name, None) for name in leaf.names)
+            else:
+                yield from zip(leaf.names, leaf.befores, strict=True)
+
+    def _part(self, number: int) -> None:
+        """Part a leaf where its hashes first differ; again, if nearly all of them are on one side."""
+        leaf = self.leaves[number]
+        bound = _bound(leaf.names[0], leaf.names[-1])
+        rest = leaf.split(bisect_left(leaf.names, bound))
+        self.leaves.insert(number + 1, rest)
+        self.bounds.insert(number + 1, bound)
+        for part in (number + 1, number):
+            if len(self.leaves[part].names) > MOST_IN_A_LEAF:
+                self._part(part)
+
+
+def _bound(below: int, above: int) -> int:
+    """Return the roundest number above `below` and not above `above`: where a tree of prefixes parts them."""
+    last = (below ^ above).bit_length() - 1
+    return (above >> last) << last
+
+
+def _little_endian(values: "array[int] | array[float]") -> bytes:
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values.tobytes()

@@ -1,0 +1,293 @@
+"""All revocations that still matter, in memory: about eleven bytes for a token, and a microsecond to find it."""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import ceil
+
+from keyturn.contract.leaves import Bucket, Leaf
+from keyturn.contract.selectors import Entry, TokenNames, hashed
+
+BUCKET_SECONDS = 300
+LAST_BUCKET = 2**40  # Some ten million years; what runs out later is kept until then.
+_FEWEST_SLOTS = 1024
+_RENEWED_BY_AN_ADDITION = 32  # Hashes that are marked anew with each addition, so that no addition marks them all.
+_RENEWED_BY_TIDYING = 8192
+_MERGED_AT_ONCE = 1024
+
+
+def bucket_of(until: float) -> int:
+    """Return the expiry bucket of a moment: the first that ends at or after it, so that nothing goes early."""
+    return min(max(ceil(until / BUCKET_SECONDS), 0), LAST_BUCKET)
+
+
+def has_ended(bucket: int, now: float) -> bool:
+    """Say whether nothing in an expiry bucket can still matter."""
+    return bucket * BUCKET_SECONDS < now and bucket < LAST_BUCKET
+
+
+class _Marks:
+    """In which buckets to look for a hash at all: a byte for each span of its high bits, and one of its low bits.
+
+    Bit b of a byte is set if a hash of that span stands in a bucket whose number ends in b (of 8). A hash that is not
+    held is mostly told by two bytes that have no bit in common; one that is held, by one search or two.
+    """
+
+    __slots__ = ("count", "high", "low", "mask", "shift")
+
+    def __init__(self, count: int) -> None:
+        slots = max(_FEWEST_SLOTS, 1 << count.bit_length())  # 1 to 2 for each hash.
+        self.high, self.low = bytearray(slots), bytearray(slots)
+        self.shift, self.mask = 64 - (slots.bit_length() - 1), slots - 1
+        self.count = 0  # How many were marked: those that are no longer held leave their marks behind.
+
+    def add(self, names: "Sequence[int] | array[int]", number: int) -> None:
+        """Mark hashes of a bucket."""
+        high, low, shift, mask, bit = self.high, self.low, self.shift, self.mask, 1 << (number & 7)
+        for name in names:
+            high[name >> shift] |= bit
+            low[name & mask] |= bit
+        self.count += len(names)
+
+
+class _Renewal:
+    """Marks that are being made anew beside the old ones, a few at a time."""
+
+    __slots__ = ("cursor", "marks", "number", "pending")
+
+    def __init__(self, marks: _Marks, pending: list[int]) -> None:
+        self.marks = marks
+        self.pending = pending  # Buckets that are still to be marked. Later ones are marked as they come.
+        self.number, self.cursor = -1, 0
+
+
+class _Table:
+    """Hashes by expiry bucket, each in one bucket."""
+
+    __slots__ = ("_having", "_renewal", "buckets", "count", "cutoffs", "marks")
+
+    def __init__(self, *, cutoffs: bool) -> None:
+        self.cutoffs, self.count = cutoffs, 0
+        self.buckets: dict[int, Bucket] = {}
+        self.marks = _Marks(0)
+        self._renewal: _Renewal | None = None
+        self._having: dict[int, tuple[Bucket, ...]] = {}  # By marks; made anew when the buckets change.
+
+    def candidates(self, name: int) -> tuple[Bucket, ...]:
+        """Return the buckets in which a hash can stand."""
+        marks = self.marks
+        bits = marks.high[name >> marks.shift] & marks.low[name & marks.mask]
+        having = self._having.get(bits)
+        if having is None:
+            having = tuple(bucket for bucket in self.buckets.values() if bits >> (bucket.number & 7) & 1)
+            self._having[bits] = having
+        return having
+
+    def holds(self, name: int) -> bool:
+        """Say whether a hash is held."""
+        for bucket in self.candidates(name):  # `Leaf.place`, spelled out: this is the hot path.
+            names = bucket.leaves[bisect_right(bucket.bounds, name) - 1].names
+            at = bisect_left(names, name)
+            if at < len(names) and names[at] == name:
+                return True
+        return False
+
+    def before(self, name: int) -> float:
+        """Return the latest moment of a cutoff, minus infinity if it is not held."""
+        latest = float("-inf")
+        for bucket in self.candidates(name):
+            leaf = bucket.leaf(name)
+            at = leaf.place(name)
+            if at >= 0 and leaf.befores is not None:
+                latest = max(latest, leaf.befores[at])
+        return latest
+
+    def add(self, name: int, before: float | None, number: int) -> bool:
+        """Hold a hash; of two additions the later bucket and the later moment win.
+
+        Say whether one of them was known to be later than this.
+        """
+        later = False
+        for held in self.candidates(name):
+            leaf = held.leaf(name)
+            at = leaf.place(name)
+            if at < 0:
+                continue
+            if before is not None and leaf.befores is not None:
+                later = leaf.befores[at] > before
+                before = max(before, leaf.befores[at])
+            if held.number >= number:
+                if before is not None and leaf.befores is not None and leaf.befores[at] != before:
+                    leaf.move(at, before)
+                return later or held.number > number
+            held.remove(name)
+            self.count -= 1
+            if not held.leaves:
+                self._forget(held.number)
+            break
+        self._bucket(number).insert(name, before, cutoffs=self.cutoffs)
+        self.count += 1
+        self._mark((name,), number)
+        self._grow(_RENEWED_BY_AN_ADDITION)
+        return later
+
+    def merge(self, leaf: Leaf, number: int, *, whole: bool) -> Iterator[bool]:
+        """Add all of a leaf in bounded steps; `whole` promises that no other bucket here holds any of it.
+
+        Yields after each step whether anything in it was known to be later.
+        """
+        bucket = self.buckets.get(number)
+        if whole and (bucket is None or bucket.accepts(leaf)):
+            self._bucket(number).append(leaf)
+            self.count += len(leaf.names)
+            self._mark(leaf.names, number)
+            self._grow(len(leaf.names))
+            yield False
+            return
+        befores: Iterator[float | None] = iter(leaf.befores or [None] * len(leaf.names))
+        rows = zip(leaf.names, befores, strict=True)
+        while some := list(islice(rows, _MERGED_AT_ONCE)):
+            later = [self.add(name, before, number) for name, before in some]
+            yield any(later)
+
+    def expect(self, count: int) -> None:
+        """Make room for so many hashes in an empty table."""
+        if self.count == 0:
+            self.marks, self._renewal = _Marks(count), None
+
+    def prune(self, now: float) -> int:
+        """Forget the buckets that end before `now`; return how many hashes went."""
+        gone = [number for number in self.buckets if has_ended(number, now)]
+        count = sum(len(leaf.names) for number in gone for leaf in self.buckets[number].leaves)
+        for number in gone:
+            self._forget(number)
+        self.count -= count
+        if self.count == 0:
+            self.marks, self._renewal = _Marks(0), None
+        elif self._renewal is None and self.marks.count > 2 * self.count + _FEWEST_SLOTS:
+            self._renewal = _Renewal(_Marks(self.count), list(self.buckets))
+        if self._renewal is not None:
+            self._renew(_RENEWED_BY_TIDYING)
+        return count
+
+    def _bucket(self, number: int) -> Bucket:
+        bucket = self.buckets.get(number)
+        if bucket is None:
+            bucket = self.buckets[number] = Bucket(number)
+            self._having = {}
+        return bucket
+
+    def _forget(self, number: int) -> None:
+        del self.buckets[number]
+        self._having = {}
+
+    def _mark(self, names: "Sequence[int] | array[int]", number: int) -> None:
+        self.marks.add(names, number)
+        if self._renewal is not None:
+            self._renewal.marks.add(names, number)
+
+    def _grow(self, most: int) -> None:
+        """Take more marks where there are too few for what is held, a step at a time."""
+        if self._renewal is not None:
+            self._renew(most)
+        elif self.count > len(self.marks.high):
+            self._renewal = _Renewal(_Marks(self.count), list(self.buckets))
+
+    def _renew(self, most: int) -> None:
+        """Go on marking anew. The place is kept as a hash, so that additions and removals cannot make it skip one."""
+        renewal = self._renewal
+        while renewal is not None and most > 0:
+            if renewal.number not in self.buckets:
+                if not renewal.pending:
+                    self.marks, self._renewal = renewal.marks, None
+                    return
+                renewal.number, renewal.cursor = renewal.pending.pop(), 0
+                most -= 1
+                continue
+            part, cursor = self.buckets[renewal.number].part_from(renewal.cursor, most)
+            renewal.marks.add(part, renewal.number)
+            most -= len(part) + 1
+            if cursor is None:
+                renewal.number = -1
+            else:
+                renewal.cursor = cursor
+
+
+class RevocationIndex:
+    """All revocations under one hash key, found by hash and forgotten by expiry bucket; no call takes long."""
+
+    __slots__ = ("_cutoffs", "_exact", "key")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._exact, self._cutoffs = _Table(cutoffs=False), _Table(cutoffs=True)
+
+    def __len__(self) -> int:
+        """Count the selectors held."""
+        return self._exact.count + self._cutoffs.count
+
+    def add(self, entry: Entry) -> None:
+        """Hold a revocation; of two for the same name the later moments win."""
+        selector = entry.selector
+        self.add_hashed(hashed(self.key, selector.kind, selector.iss, selector.value), selector.before, entry.until)
+
+    def add_hashed(self, name: int, before: float | None, until: float) -> None:
+        """Hold a revocation by its hash."""
+        (self._exact if before is None else self._cutoffs).add(name, before, bucket_of(until))
+
+    def revokes(self, names: TokenNames) -> bool:
+        """Say whether any held selector names this token."""
+        exact, cutoffs = self._exact, self._cutoffs
+        marks = exact.marks
+        for name in names.exact:
+            if marks.high[name >> marks.shift] & marks.low[name & marks.mask] and exact.holds(name):
+                return True
+        marks, moment = cutoffs.marks, names.granted_at
+        for name in names.cutoffs:
+            if marks.high[name >> marks.shift] & marks.low[name & marks.mask]:
+                before = cutoffs.before(name)
+                if moment < before or (names.whole_seconds and moment <= before):
+                    return True
+        return False
+
+    def latest_cutoff(self, names: TokenNames) -> float:
+        """Return the latest cutoff that touches these names, 0 if none: a new grant must be stamped after it."""
+        return max(0.0, *(self._cutoffs.before(name) for name in names.cutoffs))
+
+    def prune(self, now: float) -> int:
+        """Forget whole buckets in which nothing can still matter; return how many selectors went."""
+        return self._exact.prune(now) + self._cutoffs.prune(now)
+
+    def rows(self) -> Iterator[tuple[int, float | None, float]]:
+        """Yield (hash, before, until) of all that is held; `until` is the end of the bucket."""
+        for table in (self._exact, self._cutoffs):
+            for bucket in table.buckets.values():
+                yield from ((name, before, float(bucket.number * BUCKET_SECONDS)) for name, before in bucket.rows())
+
+    def leaves(self, *, cutoffs: bool) -> Iterator[tuple[int, Leaf]]:
+        """Yield (bucket, leaf) of all tokens, grants and sessions, or of all cutoffs, in order."""
+        buckets = (self._cutoffs if cutoffs else self._exact).buckets
+        for number in sorted(buckets):
+            yield from ((number, leaf) for leaf in buckets[number].leaves)
+
+    def expect(self, *, exact: int, cutoffs: int) -> None:
+        """Make room for so many selectors, where there are none yet."""
+        self._exact.expect(exact)
+        self._cutoffs.expect(cutoffs)
+
+    def absorb(self, other: "RevocationIndex") -> None:
+        """Hold all that an index under the same key holds."""
+        for cutoffs in (False, True):
+            held = {(number, leaf.digest) for number, leaf in self.leaves(cutoffs=cutoffs)}
+            for number, leaf in other.leaves(cutoffs=cutoffs):
+                if (number, leaf.digest) not in held:
+                    for _ in self.merge(number, leaf, cutoffs=cutoffs):
+                        pass
+
+    def merge(self, number: int, leaf: Leaf, *, cutoffs: bool, whole: bool = False) -> Iterator[bool]:
+        """Hold all of a leaf in bounded steps; yields after each whether anything in it was known to be later.
+
+        With `whole` the caller promises that no leaf of another bucket has any of its hashes, and gives the leaf away.
+        """
+        yield from (self._cutoffs if cutoffs else self._exact).merge(leaf, number, whole=whole)

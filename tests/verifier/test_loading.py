@@ -1,0 +1,208 @@
+"""A snapshot of revocations on its way into a replica: what is asked for, what is refused, and what stays."""
+
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+
+from keyturn.contract import events as e
+from keyturn.contract.encoding import digest, encode_json
+from keyturn.contract.envelope import StatementType
+from keyturn.contract.errors import ForgedSignature, UnknownKind
+from keyturn.contract.positions import Lane
+from keyturn.contract.revocations import BUCKET_SECONDS, RevocationIndex
+from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.snapshots import Chunk, Chunks, Section, pack
+from keyturn.feed.memory import MemoryFeed
+from keyturn.verifier.freshness import State
+from keyturn.verifier.replica import Admission
+from tests.verifier.bench import REVOCATIONS, Bench
+from tests.world import World
+
+PLACE: dict[str, Any] = {"sequence": 9, "hash": "h" * 43}
+
+
+def index_of(world: World, *values: str, key: bytes | None = None) -> RevocationIndex:
+    """Return an index of these tokens, each in a bucket of its own."""
+    index = RevocationIndex(key or world.hash_key)
+    for number, value in enumerate(values):
+        index.add(world.entry(SelectorKind.JTI, value, until_seconds=3600 + number * BUCKET_SECONDS))
+    return index
+
+
+def snapshot_of(world: World, *indexes: RevocationIndex, **place: Any) -> tuple[e.SignedSnapshot, Chunks]:
+    """Return a signed snapshot of these indexes, and its chunks."""
+    packed = pack(indexes)
+    return world.genesis(REVOCATIONS, sections=packed.sections, **(place or PLACE)), packed.chunks
+
+
+def admit(bench: Bench, snapshot: e.SignedSnapshot, chunks: Chunks) -> Admission:
+    """Put a snapshot and its chunks before the replica."""
+    now, boottime = bench.clock.now(), bench.clock.boottime()
+    return bench.replica.admit_snapshot(REVOCATIONS, snapshot.compact, now=now, boottime=boottime, chunks=chunks)
+
+
+def test_a_snapshot_is_adopted_with_all_of_its_chunks_and_never_with_fewer(bench: Bench) -> None:
+    """A chunk that is withheld must not take its revocations back."""
+    snapshot, chunks = snapshot_of(bench.world, index_of(bench.world, "a", "b", "c"))
+    held = bench.replica.position(REVOCATIONS)
+    for withheld in chunks:
+        assert admit(bench, snapshot, {name: raw for name, raw in chunks.items() if name != withheld}) is (
+            Admission.BEHIND
+        )
+        assert bench.replica.position(REVOCATIONS) == held
+    assert bench.admit(REVOCATIONS, snapshot.compact) is Admission.BEHIND
+    assert admit(bench, snapshot, chunks) is Admission.APPLIED
+    assert bench.replica.position(REVOCATIONS) == snapshot.position
+    assert all(bench.revoked(value) for value in "abc")
+
+
+def test_a_chunk_that_is_another_than_the_manifest_names_is_refused_and_nothing_expires(bench: Bench) -> None:
+    """Who can write to the store must not be able to stop every verifier for good."""
+    snapshot, chunks = snapshot_of(bench.world, index_of(bench.world, "a", "b"))
+    one, other = chunks
+    for spoilt in ({one: chunks[other], other: chunks[one]}, {**chunks, one: b""}, {**chunks, other: chunks[one]}):
+        with pytest.raises(ForgedSignature):
+            admit(bench, snapshot, spoilt)
+    assert bench.state() is State.FRESH
+    assert bench.replica.place(REVOCATIONS) == (1, 0)
+    assert admit(bench, snapshot, chunks) is Admission.APPLIED
+
+
+def test_a_signed_chunk_that_cannot_be_read_expires_the_replica(bench: Bench) -> None:
+    """Passing over it could hide a revocation."""
+    raw = struct.pack("<QQ", 2, 1)
+    section = Section(hash_key=bench.world.hash_key, exact=(Chunk(digest=digest(raw), bucket=2**30, count=2),))
+    snapshot = bench.world.genesis(REVOCATIONS, sections=(section,), **PLACE)
+    with pytest.raises(UnknownKind):
+        admit(bench, snapshot, {digest(raw): raw})
+    assert bench.state() is State.EXPIRED
+
+
+@pytest.mark.parametrize("spoil", [{"rows": []}, {"format": 2}, {"sections": []}, {"sections": None}])
+def test_a_snapshot_of_another_format_expires_its_reader(bench: Bench, spoil: dict[str, Any]) -> None:
+    """So does this one to a reader of the format before, whose snapshots were in one piece."""
+    members = msgspec.to_builtins(snapshot_of(bench.world, index_of(bench.world, "a"))[0].snapshot) | spoil
+    compact = bench.world.roles[REVOCATIONS].sign(StatementType.SNAPSHOT, encode_json(members))
+    with pytest.raises(UnknownKind):
+        bench.admit(REVOCATIONS, compact)
+    assert bench.state() is State.EXPIRED
+
+
+def test_only_chunks_that_are_not_held_are_asked_for(bench: Bench) -> None:
+    """A follower that was cut off for long reads what is new, and spares the store the rest."""
+    values = [f"t{number}" for number in range(8)]
+    snapshot, chunks = snapshot_of(bench.world, index_of(bench.world, *values))
+    loading = bench.replica.begin_snapshot(REVOCATIONS, snapshot.compact)
+    assert loading is not None
+    assert loading.missing == list(chunks)
+    assert admit(bench, snapshot, chunks) is Admission.APPLIED
+    later = index_of(bench.world, *values, "new")
+    further, more = snapshot_of(bench.world, later, sequence=20, hash="i" * 43)
+    loading = bench.replica.begin_snapshot(REVOCATIONS, further.compact)
+    assert loading is not None
+    assert loading.missing == list(more.keys() - chunks.keys())
+    assert len(loading.missing) == 1
+    assert admit(bench, further, more) is Admission.APPLIED
+    assert all(bench.revoked(value) for value in (*values, "new"))
+    assert len(bench.replica.indexes[0]) == 9
+
+
+def test_a_chunk_that_is_held_in_another_bucket_is_asked_for(bench: Bench) -> None:
+    """The same tokens, revoked for longer: what goes with the earlier bucket must not be gone with it."""
+    index = index_of(bench.world, "a")
+    snapshot, chunks = snapshot_of(bench.world, index)
+    assert admit(bench, snapshot, chunks) is Admission.APPLIED
+    longer = RevocationIndex(bench.world.hash_key)
+    longer.add(bench.world.entry(SelectorKind.JTI, "a", until_seconds=7200))
+    further, more = snapshot_of(bench.world, longer, sequence=20, hash="i" * 43)
+    assert more.keys() == chunks.keys()
+    assert bench.admit(REVOCATIONS, further.compact) is Admission.BEHIND
+    assert admit(bench, further, more) is Admission.APPLIED
+    assert len(bench.replica.indexes[0]) == 1
+    bench.clock.advance(5000)
+    bench.admit(REVOCATIONS, bench.head(REVOCATIONS))
+    bench.replica.forget_expired(bench.clock.now())
+    assert bench.revoked("a")
+
+
+def test_a_snapshot_under_two_keys_brings_both(bench: Bench) -> None:
+    """A publisher that came through a recovery holds the revocations of two epochs, and must lose neither."""
+    first, second = index_of(bench.world, "old", key=b"the first epoch's key"), index_of(bench.world, "new")
+    snapshot, chunks = snapshot_of(bench.world, second, first)
+    assert admit(bench, snapshot, chunks) is Admission.APPLIED
+    assert (bench.revoked("old"), bench.revoked("new"), bench.revoked("other")) == (True, True, False)
+    bench.admit(REVOCATIONS, bench.revocation("next").compact)
+    assert bench.revoked("next")
+    again = pack(bench.replica.indexes)
+    assert [section.hash_key for section in again.sections] == [second.key, first.key]
+
+
+def test_trust_that_changes_while_a_snapshot_loads_begins_it_anew(bench: Bench) -> None:
+    """The newer document may have dropped the epoch whose revocations it was merged into."""
+    snapshot, chunks = snapshot_of(bench.world, index_of(bench.world, "a"))
+    loading = bench.replica.begin_snapshot(REVOCATIONS, snapshot.compact)
+    assert loading is not None
+    for name, raw in chunks.items():
+        bench.replica.take_chunk(loading, name, raw)
+    for _ in loading.steps():
+        pass
+    bench.replica.adopt_trust(bench.world.trust(version=2, lowest_epoch={"keys": 1, "revocations": 2}))
+    now, boottime = bench.clock.now(), bench.clock.boottime()
+    assert bench.replica.adopt_snapshot(loading, now=now, boottime=boottime) is Admission.BEHIND
+    assert bench.replica.position(REVOCATIONS) is None
+    assert not bench.revoked("a")
+
+
+def test_what_comes_by_event_while_a_snapshot_loads_is_not_lost(bench: Bench) -> None:
+    """The merging takes several steps, and the doorbell rings between them."""
+    for key in (bench.world.hash_key, b"the key of a new epoch"):
+        snapshot, chunks = snapshot_of(bench.world, index_of(bench.world, "a", "b", key=key), epoch=len(key), **PLACE)
+        loading = bench.replica.begin_snapshot(REVOCATIONS, snapshot.compact)
+        assert loading is not None
+        for name, raw in chunks.items():
+            bench.replica.take_chunk(loading, name, raw)
+        steps = loading.steps()
+        next(steps)
+        bench.admit(REVOCATIONS, bench.revocation(f"by event {len(key)}").compact)
+        list(steps)
+        now, boottime = bench.clock.now(), bench.clock.boottime()
+        assert bench.replica.adopt_snapshot(loading, now=now, boottime=boottime) is Admission.APPLIED
+        assert all(bench.revoked(value) for value in ("a", "b", f"by event {len(key)}"))
+    assert bench.revoked(f"by event {len(bench.world.hash_key)}")
+
+
+class SlowFeed(MemoryFeed):
+    """Memory in which a newer snapshot replaces the one that is just being read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replacements: list[tuple[e.SignedSnapshot, Chunks]] = []
+        self.asked: list[str] = []
+
+    async def chunks(self, lane: Lane, digests: Any) -> dict[str, bytes]:
+        """Return chunks, after the next two replacements if there are any."""
+        for snapshot, chunks in self.replacements[:2]:
+            assert await self.keep_snapshot(snapshot, chunks)
+        del self.replacements[:2]
+        self.asked += digests
+        return await super().chunks(lane, digests)
+
+
+async def test_a_snapshot_that_gives_way_while_it_is_read_is_read_anew() -> None:
+    """Its chunks are forgotten with the second one after it; what was read already is not read twice."""
+    feed = SlowFeed()
+    world = await World(feed=feed).begin()
+    first, chunks = snapshot_of(world, index_of(world, "a"))
+    assert await feed.keep_snapshot(first, chunks)
+    feed.replacements = [
+        snapshot_of(world, index_of(world, "x", number), sequence=10 + order, hash="h" * 43)
+        for order, number in enumerate("bc")
+    ]
+    member = world.member()
+    member.replica.adopt_trust(world.trust())
+    assert await member.follower._read_snapshot(REVOCATIONS)
+    assert member.replica.place(REVOCATIONS) == (1, 11)
+    assert member.events() == ["chunk_missing"]
+    assert len(feed.asked) == len(set(feed.asked))
