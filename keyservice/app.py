@@ -77,7 +77,7 @@ class KeyService:
         feed, replica = self._parts.feed, self._parts.replica
         await self._parts.check_store(durable=self._durable)
         await self._keeper.begin()
-        if await feed.top(Lane.KEYS) is None:
+        if await feed.top(Lane.KEYS) is None and replica.position(Lane.KEYS) is None:
             if not self._own.bootstrap:
                 raise ConfigurationError(
                     "the store has no keys lane",

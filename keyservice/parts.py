@@ -45,7 +45,7 @@ class RotationParts:
         )
         key = statement_key(own.role_key, setting="keyservice.role_key_file")
         archive = archive_of(settings, parts)
-        publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock, archive=archive)
+        publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock, archive=archive, keep=parts.keep)
         live_seconds = policy.expired_seconds + policy.skew_seconds
         watch = PresenceWatch(
             parts.feed,

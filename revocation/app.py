@@ -44,7 +44,9 @@ class RevocationService:
         archive = archive_of(settings, parts)
         if archive is not None:
             archive.require_writable()
-        self._publisher = Publisher(Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock, archive=archive)
+        self._publisher = Publisher(
+            Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep
+        )
         self._recovery = Recovery(
             self._publisher, parts.feed, replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning,

@@ -20,8 +20,10 @@ from keyturn.process.metrics import Metrics
 from keyturn.process.pinned import read_root
 from keyturn.process.redis import require_sound, server_facts, store_errors
 from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
+from keyturn.process.statekeeping import keep_state
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import State
+from keyturn.verifier.keeping import Keeper
 from keyturn.verifier.replica import Replica
 
 _MOST_CATCH_UPS = 3
@@ -40,11 +42,24 @@ class Parts:
     metrics: Metrics
     skew_seconds: float
     pinned: Pinned
+    keeper: Keeper | None = None
     _waiting: dict[asyncio.Future[None], Mapping[Lane, tuple[int, int]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Hear each step of the replica, for those who wait for a position."""
         self.follower.on_change.append(self._wake)
+
+    async def follow(self) -> None:
+        """Follow the feed, and keep what is believed of it, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.follower.run())
+            if self.keeper is not None:
+                group.create_task(self.keeper.run())
+
+    async def keep(self, lane: Lane) -> None:
+        """Return once all that the replica holds of a lane is on the disk, where there is a state directory."""
+        if self.keeper is not None:
+            await self.keeper.keep(lane)
 
     async def check_trust(self) -> None:
         """Wait until cancelled; raises ConfigurationError if the store's trust document is not for this process."""
@@ -150,8 +165,9 @@ async def open_parts(
         replica = Replica(issuer=issuer.url, freshness=fresh.freshness())
         pinned = Pinned(issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev)
         follower = Follower(feed, replica, clock, root=pinned.root, allow_dev=pinned.allow_dev, note=noting(log))
+        keeper = keep_state(stack, settings, user, follower, feed, pinned=pinned, clock=clock, note=noting(log))
         yield Parts(
             clock=clock, redis=redis, feed=feed, replica=replica, follower=follower, log=log,
             metrics=Metrics(process=user) if metrics is None else metrics, skew_seconds=fresh.skew,
-            pinned=pinned,
+            pinned=pinned, keeper=keeper,
         )  # fmt: skip

@@ -59,7 +59,7 @@ async def serve(
     add_health(app, services, parts)
     async with Supervisor(clock=clock or parts[0].clock) as supervisor:
         for index, one in enumerate(dict.fromkeys(parts)):
-            supervisor.keep_running(f"follower-{index}", one.follower.run)
+            supervisor.keep_running(f"follower-{index}", one.follow)
             supervisor.keep_running(f"trust-{index}", one.check_trust)
             supervisor.keep_running(f"state-{index}", partial(watch_state, one.replica, one.clock, one.log))
         for service in services:

@@ -125,7 +125,7 @@ async def _make_worker(stack: AsyncExitStack, settings: Settings, clock: Clock) 
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(parts.follower.run())
+            group.create_task(parts.follow())
             group.create_task(worker.run())
 
     return run

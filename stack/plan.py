@@ -101,6 +101,7 @@ def write_sidecar_settings(orders: Orders, index: int, redis: dict[str, Any]) ->
             "verifier": name,
             "identity_file": str(directory / "identities" / f"{name}.jwk"),
         },
+        "state": {"directory": str(directory / "state")},
         "policy.default": {"audience": "https://api.example"},
     }
     path = directory / "run" / f"{name}.toml"

@@ -17,7 +17,7 @@ async def main() -> None:
     async with open_parts(settings, user=WorkerService.name, clock=clock) as parts:
         service = WorkerService(settings, parts)
         async with Supervisor(clock=clock) as supervisor:
-            supervisor.keep_running("follower", parts.follower.run)
+            supervisor.keep_running("follower", parts.follow)
             supervisor.keep_running("trust", parts.check_trust)
             supervisor.keep_running(service.name, service.run)
             logger(service.name).info(READY)

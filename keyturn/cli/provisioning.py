@@ -183,6 +183,9 @@ credentials = {text(str(directory / "redis"))}
 root = {text(str(directory / "root.jwk"))}
 allow_dev = {str(plan.dev).lower()}
 
+[state]
+directory = {text(str(directory / "state"))}
+
 [records]
 key_file = {text(str(directory / "records.json"))}
 

@@ -81,8 +81,10 @@ class Publisher:
         clock: Clock,
         *,
         archive: Archive | None = None,
+        keep: Callable[[Lane], Awaitable[None]] | None = None,
     ) -> None:
-        self.lane, self._archive = lane, archive
+        """Know them; `keep` puts on the disk what our replica holds of a lane, before it is called accepted."""
+        self.lane, self._archive, self._keep = lane, archive, keep
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._name = entropy.uuid7(clock.now())  # Among the replicas of this publisher.
         self._snapshot_at = (0, 0)
@@ -136,6 +138,8 @@ class Publisher:
             raise
         self.confirmed_boottime = asked
         self._replica.apply(signed, now=self._clock.now(), boottime=self._clock.boottime())
+        if self._keep is not None:
+            await self._keep(self.lane)
         return signed
 
     async def beat(self) -> bool:
@@ -283,7 +287,7 @@ class Publisher:
             "at": self._clock.now(), "trust": self._replica.trust.version,
         }  # fmt: skip
         if self.lane is Lane.KEYS:
-            keys = keys or self._replica.keys
+            keys = self._replica.keys if keys is None else keys
             return KeysSnapshot(keys=tuple(keys), requests=keys.requests, **place), NO_CHUNKS
         packed = pack(self._replica.indexes)
         return RevocationsSnapshot(sections=packed.sections, **place), packed.chunks

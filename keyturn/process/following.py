@@ -16,10 +16,12 @@ from keyturn.process.sentinels import ASK_SECONDS, Guide
 from keyturn.process.settings import RedisSettings
 from keyturn.process.values import Listen
 from keyturn.verifier.freshness import State
+from keyturn.verifier.keeping import STATE_RESTORED
 from keyturn.verifier.replica import Replica
 
 REPLICA_STATE: Final = "replica_state"
 LOOK_SECONDS = 0.5
+_NEWS = frozenset({"trust_adopted", STATE_RESTORED})
 
 
 class StoreConnections:
@@ -82,10 +84,10 @@ def connect_as(stack: AsyncExitStack, store: RedisSettings, user: str, *, subscr
 
 
 def noting(log: FilteringBoundLogger) -> Callable[..., None]:
-    """Log what a follower notes: adopting trust is news, everything else is trouble."""
+    """Log what a follower notes: adopting trust and beginning with what was kept is news, all else is trouble."""
 
     def note(event: str, **facts: object) -> None:
-        level = log.info if event == "trust_adopted" else log.warning
+        level = log.info if event in _NEWS else log.warning
         level(event, **facts)
 
     return note

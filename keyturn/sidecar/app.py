@@ -24,6 +24,7 @@ from keyturn.process.settings import (
     TrustSettings,
     from_arguments,
 )
+from keyturn.process.statekeeping import keep_state
 from keyturn.process.values import Listen
 from keyturn.sidecar.charge import Charge, require_known
 from keyturn.sidecar.description import Description
@@ -37,6 +38,7 @@ from keyturn.sidecar.routing import FORM, Route, Routes
 from keyturn.sidecar.settings import DEFAULT_POLICY, SidecarSettings, read_policies
 from keyturn.sidecar.sockets import open_at, remove
 from keyturn.verifier.follower import Follower
+from keyturn.verifier.keeping import Keeper
 from keyturn.verifier.replica import Replica
 from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verifier import TokenVerifier
@@ -65,6 +67,7 @@ class Sidecar:
             for dialect in charge.dialects
             for name, policy in charge.policies.items()
         }
+        self.keeper: Keeper | None = None
         self._trouble: str | None = None
         metrics = Metrics(process="sidecar") if metrics is None else metrics
         self.health = Health(self.verifier, metrics, name=charge.verifier, trouble=lambda: self._trouble)
@@ -89,6 +92,8 @@ class Sidecar:
                 group.create_task(self._check_trust()),
                 group.create_task(watch_state(self.replica, clock, self._log)),
             ]
+            if self.keeper is not None:
+                tasks.append(group.create_task(self.keeper.run()))
             opened: Listen | None = None
             try:
                 opened = await open_at(self.listener, listen)
@@ -150,7 +155,11 @@ async def serve_sidecar(
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
         connections = StoreConnections(stack, store, own.verifier, clock=clock)
-        sidecar = Sidecar(connections.feed(connections.client(), at_replica=True), charge, clock)
+        feed = connections.feed(connections.client(), at_replica=True)
+        sidecar = Sidecar(feed, charge, clock)
+        sidecar.keeper = keep_state(
+            stack, settings, own.verifier, sidecar.follower, feed, pinned=charge.pinned, clock=clock, note=noting(log)
+        )
         async with sidecar.serving(own.listen) as address:
             log.info(STARTED, listen=str(address), verifier=own.verifier, policies=sorted(charge.policies))
             if ready is not None:

@@ -72,6 +72,7 @@ class Replica:
         self.indexes: tuple[RevocationIndex, ...] = (RevocationIndex(_NO_HASH_KEY),)
         self.report_asked = False  # An event wants verifiers to report at once; the reporter takes it back.
         self.tails = {lane: Tail() for lane in Lane}
+        self.heads: dict[Lane, bytes] = {}  # The newest heads that were taken, as they were signed.
         # Lanes whose newest snapshot lacked what we held, so that its publisher has to open another epoch; of the keys
         # lane also what both know together.
         self.lost: dict[Lane, KeySet | None] = {}
@@ -163,7 +164,10 @@ class Replica:
                     return self.apply(signed, now=now, boottime=boottime)
                 case StatementType.HEAD:
                     head = open_head(statement, lane, self.trust.role(lane))
-                    return self._confirm(head.head, head.position, now, boottime)
+                    admission = self._confirm(head.head, head.position, now, boottime)
+                    if admission is Admission.APPLIED:
+                        self.heads[lane] = statement
+                    return admission
                 case StatementType.SNAPSHOT:  # Without its chunks: BEHIND, unless they are held already.
                     return self.admit_snapshot(lane, statement, now=now, boottime=boottime)
         raise BrokenChain("a statement that has no place in a lane")

@@ -1,0 +1,158 @@
+"""Keeps what a replica believes in files, and begins with it after a restart, never fresher than it is."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from keyturn.clock import Clock
+from keyturn.contract.encoding import digest as digest_of
+from keyturn.contract.errors import FeedUnavailable, ForgedSignature, TrustError
+from keyturn.contract.events import RevocationsSnapshot, SignedSnapshot, open_snapshot
+from keyturn.contract.positions import Lane
+from keyturn.contract.snapshots import digests_of
+from keyturn.contract.trust import open_trust
+from keyturn.feed.log import Feed
+from keyturn.verifier.replica import Admission, Replica
+from keyturn.verifier.statefiles import StateDirectory, StoredLane
+
+STATE_RESTORED: Final = "state_restored"
+STATE_REFUSED: Final = "state_refused"
+STATE_NOT_KEPT: Final = "state_not_kept"
+KEEP_EVERY_SECONDS = 1.0
+CHUNKS_AT_ONCE = 16  # At most 4 MiB in one answer.
+MOST_EVENTS = 2048  # Behind one snapshot in the files; then they begin anew from a newer one.
+
+
+class Keeper:
+    """Writes what a replica newly believes: in the background, and at once where a publisher's word depends on it."""
+
+    def __init__(
+        self, files: StateDirectory, replica: Replica, feed: Feed, clock: Clock, *, note: Callable[..., None]
+    ) -> None:
+        self._files, self._replica, self._feed, self._clock, self._note = files, replica, feed, clock, note
+        self._kept: dict[Lane, tuple[int, int]] = dict.fromkeys(Lane, (0, 0))
+        self._count = dict.fromkeys(Lane, 0)
+        self._writing = {lane: asyncio.Lock() for lane in Lane}
+        self._trust_version, self._heads = 0, dict[Lane, bytes]()
+        self.trouble: str | None = None  # Why the files are behind, None while they are not.
+
+    def restore(self, *, root: Mapping[str, Any], allow_dev: bool) -> None:
+        """Let the replica believe what the files hold, as far as it is signed; at best it is `stale` then."""
+        compact = self._files.trust()
+        try:
+            if compact is None or not self._replica.adopt_trust(open_trust(compact, root=root, allow_dev=allow_dev)):
+                return
+        except TrustError as error:
+            self._note(STATE_REFUSED, what="trust", code=error.code, reason=str(error))
+            return
+        self._trust_version = self._replica.trust.version
+        for lane in Lane:
+            stored = self._files.lanes[lane].read()
+            try:
+                self._admit(lane, stored)
+            except TrustError as error:
+                self._note(STATE_REFUSED, what=lane.value, code=error.code, reason=str(error))
+            self._kept[lane], self._count[lane] = self._replica.place(lane), len(stored.events)
+        places = {lane.value: ":".join(map(str, self._replica.place(lane))) for lane in Lane}
+        self._note(STATE_RESTORED, trust=self._trust_version, **places)
+
+    async def run(self) -> None:
+        """Keep what is new each second until cancelled."""
+        while True:
+            for lane in Lane:
+                await self.keep(lane)
+            await self._keep_word()
+            await self._clock.sleep(KEEP_EVERY_SECONDS)
+
+    async def keep(self, lane: Lane) -> None:
+        """Return once all that the replica holds of a lane is on the disk, or it is noted why it is not."""
+        async with self._writing[lane]:
+            try:
+                await self._keep(lane)
+                self.trouble = None
+            except (OSError, FeedUnavailable) as error:
+                if self.trouble is None:
+                    self._note(STATE_NOT_KEPT, lane=lane, reason=str(error))
+                self.trouble = f"the state directory is behind: {error}"
+
+    def _admit(self, lane: Lane, stored: StoredLane) -> None:
+        now, boottime = self._clock.now(), self._clock.boottime()
+        known_since = boottime - self._replica.freshness.stale_after_seconds
+        if stored.snapshot is None:
+            return
+        signed = open_snapshot(stored.snapshot, lane, self._replica.trust.role(lane))
+        chunks = self._files.chunks(_digests(signed))
+        admission = self._replica.admit_snapshot(lane, stored.snapshot, now=now, boottime=known_since, chunks=chunks)
+        if admission is Admission.BEHIND:
+            raise ForgedSignature("a chunk of the snapshot is not in the state directory")
+        for statement in (*stored.events, *((stored.head,) if stored.head else ())):
+            if self._replica.admit(lane, statement, now=now, boottime=known_since) is Admission.BEHIND:
+                break  # The files have a gap; what follows it cannot be told from a forgery of the past.
+
+    async def _keep(self, lane: Lane) -> None:
+        place, (epoch, sequence) = self._replica.place(lane), self._kept[lane]
+        if place in ((0, 0), (epoch, sequence)):
+            return
+        events = self._replica.tails[lane].after(sequence) if epoch == place[0] else None
+        if events is None or self._count[lane] + len(events) > MOST_EVENTS:
+            await self._begin_anew(lane)
+            return
+        await asyncio.to_thread(self._files.lanes[lane].append, events)
+        self._kept[lane], self._count[lane] = place, self._count[lane] + len(events)
+
+    async def _begin_anew(self, lane: Lane) -> None:
+        """Begin the files anew from the store's snapshot, where it is of our past; else they wait for one that is."""
+        compact = await self._feed.snapshot(lane)
+        place = self._replica.place(lane)
+        try:
+            signed = None if compact is None else open_snapshot(compact, lane, self._replica.trust.role(lane))
+        except TrustError:
+            signed = None
+        if compact is None or signed is None or signed.position.epoch != place[0]:
+            raise FeedUnavailable("the store has no snapshot of our epoch")
+        events = self._events_after(lane, signed)
+        if events is None:
+            raise FeedUnavailable("the store's snapshot is too old")
+        await self._keep_chunks(lane, signed)
+        await asyncio.to_thread(self._files.lanes[lane].begin, compact, events)
+        if lane is Lane.REVOCATIONS:
+            await asyncio.to_thread(partial(self._files.forget_chunks, except_for=_digests(signed)))
+        self._kept[lane], self._count[lane] = place, len(events)
+
+    async def _keep_chunks(self, lane: Lane, signed: SignedSnapshot) -> None:
+        """Read the snapshot's chunks that are not on the disk yet, a few at a time."""
+        wanted = _digests(signed)
+        held = await asyncio.to_thread(self._files.chunks, wanted)
+        missing = [digest for digest in wanted if digest not in held]
+        for start in range(0, len(missing), CHUNKS_AT_ONCE):
+            some = missing[start : start + CHUNKS_AT_ONCE]
+            read = await self._feed.chunks(lane, some)
+            if any(digest_of(read.get(digest, b"")) != digest for digest in some):
+                raise FeedUnavailable("the store lacks a chunk of its snapshot")
+            await asyncio.to_thread(self._files.keep_chunks, {digest: read[digest] for digest in some})
+
+    def _events_after(self, lane: Lane, signed: SignedSnapshot) -> list[bytes] | None:
+        position = self._replica.position(lane)
+        if position == signed.position:
+            return []
+        return self._replica.tails[lane].after(signed.position.sequence)
+
+    async def _keep_word(self) -> None:
+        """Keep the newest heads and the trust document."""
+        try:
+            trust = self._replica.trust
+            if trust.version > self._trust_version:
+                await asyncio.to_thread(self._files.keep_trust, trust.compact)
+                self._trust_version = trust.version
+            for lane, head in self._replica.heads.items():
+                if self._heads.get(lane) is not head:
+                    await asyncio.to_thread(self._files.lanes[lane].keep_head, head)
+                    self._heads[lane] = head
+        except OSError as error:
+            self.trouble = f"the state directory cannot be written: {error.strerror}"
+
+
+def _digests(signed: SignedSnapshot) -> list[str]:
+    snapshot = signed.snapshot
+    return digests_of(snapshot.sections) if isinstance(snapshot, RevocationsSnapshot) else []
