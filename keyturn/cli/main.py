@@ -18,6 +18,7 @@ _COMMANDS = {
     "introspect": "checking",
     "revoke": "revoking",
     "kek": "kek",
+    "doctor": "doctor",
     "feed": "feed",
     "keys": "keys",
     "lint": "lint",

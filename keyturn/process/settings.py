@@ -166,6 +166,10 @@ class Settings:
             return cls({}, variables, beside=Path.cwd())
         return cls(_parse(file), variables, beside=file.absolute().parent)
 
+    def has(self, section: str) -> bool:
+        """Say whether the file has a section of that name."""
+        return section in self._tables
+
     def section(self, shape: type[SectionType]) -> SectionType:
         """Return one section, with defaults for what is not set; raises ConfigurationError."""
         table = self._table(self._tables, shape.SECTION, name=shape.SECTION)

@@ -268,7 +268,7 @@ async def test_following_goes_on_through_an_outage_and_into_a_new_epoch(
     keyturn: Run, fake: FakeOrigin, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever watches must not sit before a silent screen after a recovery."""
-    monkeypatch.setattr("keyturn.cli.feed.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("keyturn.cli.tailing.POLL_SECONDS", 0.0)
     serve(fake, recorded, REVOCATIONS, [])
     world, lines = recorded.world, recorded.lines(REVOCATIONS)
     event = e.RevocationsEvent(

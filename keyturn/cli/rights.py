@@ -1,0 +1,77 @@
+"""What each user of the store must be able to do and must not, and questions that find out without doing harm."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from keyturn.contract.positions import Lane
+from keyturn.feed.redis import PRESENCE, SEALED_KEY, head_key
+
+Question: TypeAlias = tuple[str, ...]
+
+# The server looks at the access list before it looks at a command's options. So each of these is refused by the list,
+# or comes to nothing whatever it holds: no stream is made, no value that runs out at once is stored.
+_NOBODY = "doctor"
+_READ_FEED: Question = ("HGET", head_key(Lane.KEYS), "position")
+_READ_SEALED: Question = ("HGET", SEALED_KEY, _NOBODY)
+_READ_RECORD: Question = ("GET", f"keyturn:record:{_NOBODY}")
+_WRITE_RECORD: Question = ("SET", f"keyturn:record:{_NOBODY}", "", "EX", "0")
+_SEE_QUEUE: Question = ("EXISTS", f"arq:{_NOBODY}")
+
+
+def _write(lane: Lane) -> Question:
+    return ("XADD", f"keyturn:{lane}:{_NOBODY}", "NOMKSTREAM", "*", "event", "")
+
+
+def _report(verifier: str) -> Question:
+    return ("SET", PRESENCE + verifier, "", "EX", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Something that a user must be able to do, or must not."""
+
+    words: str
+    question: Question
+    must: bool
+
+
+_FEED = ("read the feed", _READ_FEED)
+_KEYS, _REVOCATIONS = ((f"write lane {lane}", _write(lane)) for lane in Lane)
+_SEALED = ("read sealed keys", _READ_SEALED)
+_OTHERS_PRESENCE = ("report as another verifier", _report(f"not-{_NOBODY}"))
+
+_RIGHTS: dict[str, tuple[tuple[tuple[str, Question], ...], tuple[tuple[str, Question], ...]]] = {
+    "authorization": ((_FEED, ("write token records", _WRITE_RECORD)), (_KEYS, _REVOCATIONS, _SEALED)),
+    "keyservice": ((_FEED, _KEYS, _SEALED), (_REVOCATIONS, _OTHERS_PRESENCE)),
+    "worker": ((_FEED, _KEYS, ("see its queue", _SEE_QUEUE)), (_REVOCATIONS, _OTHERS_PRESENCE)),
+    "introspection": (
+        (_FEED, ("read token records", _READ_RECORD)),
+        (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD)),
+    ),
+    "revocation": ((_FEED, _REVOCATIONS), (_KEYS, _SEALED, _OTHERS_PRESENCE)),
+}
+
+
+def rights_of(user: str) -> Iterator[Right]:
+    """Yield what a user must be able to do and must not; who is no service is a verifier."""
+    own = ("report its presence", _report(user))
+    must, must_not = _RIGHTS.get(user, ((_FEED, own), (_KEYS, _REVOCATIONS, _SEALED, _OTHERS_PRESENCE)))
+    for words, question in must:
+        yield Right(words, question, must=True)
+    for words, question in must_not:
+        yield Right(words, question, must=False)
+
+
+async def may(redis: Redis, question: Question) -> bool:
+    """Say whether the access list allows a command; raises what a server that cannot be reached raises."""
+    try:
+        await cast("Any", redis).execute_command(*question)
+    except NoPermissionError:
+        return False
+    except ResponseError:
+        return True  # It got past the list, and came to nothing.
+    return True
