@@ -22,6 +22,7 @@ from serving.listening import listening
 from serving.parts import Parts
 from serving.records import RecordStore
 from serving.settings import record_keys
+from serving.storewatch import StoreWatch
 
 KEYS_UNREADABLE = "sealed_keys_unreadable"
 KEK_AWAY = "key_wrapper_unavailable"
@@ -35,7 +36,7 @@ class KeyService:
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._own, self._parts = settings.section(KeyserviceSettings), parts
-        self._durable = settings.section(RedisSettings).durable
+        self._store = StoreWatch(settings.section(RedisSettings), parts)
         self._rotation = RotationParts.make(settings, parts)
         if self._rotation.archive is not None:
             self._rotation.archive.require_writable()
@@ -56,7 +57,7 @@ class KeyService:
         """Return why keys cannot be published or used truthfully now."""
         if self._parts.replica.trust.version and not self._rotation.publisher.is_trusted():
             return "the trust document does not give this key the role keys"
-        return self._signer.unready()
+        return self._store.unready() or self._signer.unready()
 
     async def run(self) -> None:
         """Begin the lane if told to, then beat, watch, sign and tend until cancelled."""
@@ -66,6 +67,7 @@ class KeyService:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
             group.create_task(self._rotation.watch.run())
+            group.create_task(self._store.run())
             group.create_task(self._keeper.run())
             group.create_task(self._tend())
             if self._own.signing_listen is not None:
@@ -75,7 +77,7 @@ class KeyService:
     async def _begin(self) -> None:
         """Put the trust document in the store, and the lane's genesis if the lane never began and we may."""
         feed, replica = self._parts.feed, self._parts.replica
-        await self._parts.check_store(durable=self._durable)
+        await self._store.begin()
         await self._keeper.begin()
         if await feed.top(Lane.KEYS) is None and replica.position(Lane.KEYS) is None:
             if not self._own.bootstrap:

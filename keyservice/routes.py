@@ -19,7 +19,7 @@ from serving.authentication import require_admin
 from serving.forms import read_json
 from serving.parts import Parts
 from serving.problems import NotFound, Style, answer_status, json_answer
-from serving.receipts import Durability, Wait, read_wait, receipt_of
+from serving.receipts import Vouching, Wait, read_wait, receipt_of
 from serving.records import RecordStore
 from serving.routing import Handler, add_route
 
@@ -32,7 +32,7 @@ class KeyRoutes:
 
     def __init__(self, parts: Parts, rotation: RotationParts, records: RecordStore) -> None:
         self._parts, self._rotation, self._records = parts, rotation, records
-        self._durability = Durability(parts.redis, parts.clock)
+        self._vouching = Vouching(parts)
         self._rendered: tuple[KeySet, Jwks] | None = None
 
     def add_routes(self, app: web.Application) -> None:
@@ -193,10 +193,11 @@ class KeyRoutes:
         imported: Import | None = None,
     ) -> web.Response:
         parts = self._parts
+        await self._vouching.require(Lane.KEYS)
+        place = parts.replica.place(Lane.KEYS)
         body, complete = await receipt_of(
-            self._rotation.watch, Lane.KEYS, parts.replica.place(Lane.KEYS), wait=wait.asked,
-            timeout_seconds=wait.timeout_seconds, appended_boottime=asked_boottime,
-            durability=await self._durability.word(),
+            self._rotation.watch, Lane.KEYS, place, wait=wait.asked, timeout_seconds=wait.timeout_seconds,
+            appended_boottime=asked_boottime, durability=await self._vouching.word(Lane.KEYS, place),
         )  # fmt: skip
         key = parts.replica.keys.get(outcome.kid)
         body |= {"kid": outcome.kid, "phase": key.phase.value if key else None}

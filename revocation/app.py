@@ -22,6 +22,7 @@ from serving.archiving import archive_of
 from serving.parts import Parts
 from serving.records import RecordStore
 from serving.settings import record_keys
+from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
 BEGUN = "lane_begun"
@@ -37,7 +38,7 @@ class RevocationService:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         own, rotation = settings.section(RevocationSettings), settings.section(RotationSettings)
         self._parts, self._may_begin = parts, own.bootstrap
-        self._durable = settings.section(RedisSettings).durable
+        self._store = StoreWatch(settings.section(RedisSettings), parts)
         self._genesis = _read_genesis(own.genesis_file)
         self._key = statement_key(own.role_key, setting="revocation.role_key_file")
         replica, freshness = parts.replica, parts.replica.freshness
@@ -55,7 +56,7 @@ class RevocationService:
         self._watch = PresenceWatch(
             parts.feed, self._trust, parts.clock,
             live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
-            durable=self._durable,
+            durable=settings.section(RedisSettings).durable,
         )  # fmt: skip
         self._routes = RevocationRoutes(
             parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,
@@ -82,17 +83,18 @@ class RevocationService:
         silence = self._parts.clock.boottime() - self._publisher.confirmed_boottime
         if silence >= replica.freshness.stale_after_seconds:
             return "the store has not accepted a heartbeat for too long"
-        return None
+        return self._store.unready()
 
     async def run(self) -> None:
         """Begin the lane if told to, then beat, watch and prune until cancelled."""
-        await self._parts.check_store(durable=self._durable)
+        await self._store.begin()
         while not await self._begun():
             await self._parts.clock.sleep(_LOOK_AGAIN_SECONDS)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._publisher.run(self._parts.follower.catch_up, self._recovery.mend))
                 group.create_task(self._watch.run())
+                group.create_task(self._store.run())
                 group.create_task(self._prune())
         finally:
             await self._writer.close()

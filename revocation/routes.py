@@ -17,7 +17,7 @@ from serving.authentication import authenticate_client, require_admin
 from serving.forms import read_form, read_json
 from serving.parts import Parts
 from serving.problems import NotFound, OAuthError, Style, json_answer
-from serving.receipts import Durability, Wait, read_wait, receipt, receipt_of
+from serving.receipts import Vouching, Wait, read_wait, receipt, receipt_of
 from serving.records import RecordStore
 from serving.routing import add_route, note
 
@@ -41,7 +41,7 @@ class RevocationRoutes:
     ) -> None:
         self._parts, self._records, self._writer, self._watch = parts, records, writer, watch
         self._keeping = keeping
-        self._durability = Durability(parts.redis, parts.clock)
+        self._vouching = Vouching(parts)
         metrics, about = parts.metrics, "What came of the revocations that were asked for."
         self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))
         metrics.read_gauge("keyturn_revocations_waiting", "Revocations that wait for their event.", lambda: len(writer))
@@ -111,7 +111,7 @@ class RevocationRoutes:
             raise NotFound(f"lane revocations of epoch {epoch} goes from 1 to {newest}")
         told, _ = await receipt_of(
             self._watch, Lane.REVOCATIONS, place, wait=False, appended_boottime=self._writer.begun_at(place),
-            durability=await self._durability.word(),
+            durability=await self._vouching.word(Lane.REVOCATIONS, place),
         )  # fmt: skip
         return json_answer(told)
 
@@ -139,12 +139,14 @@ class RevocationRoutes:
         Who waits learns when all hold at least what we hold.
         """
         await self._current()
+        await self._vouching.require(Lane.REVOCATIONS)
         self._count(request, outcome)
         if not wait.asked:
             return web.Response(status=200)
+        place = self._parts.replica.place(Lane.REVOCATIONS)
         told, complete = await receipt_of(
-            self._watch, Lane.REVOCATIONS, self._parts.replica.place(Lane.REVOCATIONS), wait=True,
-            timeout_seconds=wait.timeout_seconds, appended_boottime=None, durability=await self._durability.word(),
+            self._watch, Lane.REVOCATIONS, place, wait=True, timeout_seconds=wait.timeout_seconds,
+            appended_boottime=None, durability=await self._vouching.word(Lane.REVOCATIONS, place),
         )  # fmt: skip
         return json_answer(told, status=200 if complete else 202)
 
@@ -152,7 +154,7 @@ class RevocationRoutes:
         told, complete = await receipt(
             self._watch, written.event, wait=wait.asked, timeout_seconds=wait.timeout_seconds,
             appended_boottime=written.begun_boottime, clock=self._parts.clock,
-            durability=await self._durability.word(),
+            durability=await self._vouching.word(Lane.REVOCATIONS, written.event.position.place),
         )  # fmt: skip
         return json_answer(told, status=200 if complete or not wait.asked else 202)
 

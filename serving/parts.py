@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
-from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired, StoreUnavailable
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.positions import Lane, parse_position
+from keyturn.feed.assurance import Assurance
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import Pinned, until_ours
 from keyturn.process.following import StoreConnections, noting, unready
@@ -18,7 +19,6 @@ from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.pinned import read_root
-from keyturn.process.redis import require_sound, server_facts, store_errors
 from keyturn.process.settings import IssuerSettings, RedisSettings, Settings, TrustSettings
 from keyturn.process.statekeeping import keep_state
 from keyturn.verifier.follower import Follower
@@ -43,6 +43,7 @@ class Parts:
     skew_seconds: float
     pinned: Pinned
     keeper: Keeper | None = None
+    assurance: Assurance = field(default_factory=Assurance)
     _waiting: dict[asyncio.Future[None], Mapping[Lane, tuple[int, int]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,12 +81,6 @@ class Parts:
         if self.state() is State.EXPIRED:
             age = self.replica.age(self.clock.now(), self.clock.boottime())
             raise ReplicaExpired(silence_seconds=age)
-
-    async def check_store(self, *, durable: bool) -> None:
-        """Refuse a server that a publisher cannot rely on; raises ConfigurationError, or StoreUnavailable."""
-        with store_errors(StoreUnavailable):
-            facts = await server_facts(self.redis)
-        require_sound(facts, durable=durable)
 
     def unready(self) -> str | None:
         """Return why the replica cannot be relied on, None if it can."""
@@ -160,8 +155,8 @@ async def open_parts(
     log = log or logger(user)
     async with AsyncExitStack() as stack:
         connections = StoreConnections(stack, store, user, clock=clock)
-        redis = connections.client()
-        feed = connections.feed(redis)
+        redis, assurance = connections.client(), Assurance()
+        feed = connections.feed(redis, assurance=assurance)
         replica = Replica(issuer=issuer.url, freshness=fresh.freshness())
         pinned = Pinned(issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev)
         follower = Follower(feed, replica, clock, root=pinned.root, allow_dev=pinned.allow_dev, note=noting(log))
@@ -169,5 +164,5 @@ async def open_parts(
         yield Parts(
             clock=clock, redis=redis, feed=feed, replica=replica, follower=follower, log=log,
             metrics=Metrics(process=user) if metrics is None else metrics, skew_seconds=fresh.skew,
-            pinned=pinned, keeper=keeper,
+            pinned=pinned, keeper=keeper, assurance=assurance,
         )  # fmt: skip

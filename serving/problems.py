@@ -20,6 +20,7 @@ from keyturn.contract.errors import (
     SigningRefused,
     StoreUnavailable,
     TrustExpired,
+    Unconfirmed,
     WrapperUnavailable,
 )
 
@@ -108,8 +109,8 @@ def answer_error(error: Exception, style: Style) -> web.Response:
             row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
             if row is not None:
                 unavailable = row.status == HTTPStatus.SERVICE_UNAVAILABLE
-                # Reasons of an outage are the operator's: the log has them.
-                told = "" if unavailable else str(error)
+                # Reasons of an outage are the operator's: the log has them. What was done all the same is the caller's.
+                told = "" if unavailable and not isinstance(error, Unconfirmed) else str(error)
                 return _render(row, error.code, told, style, _RETRY if unavailable else _NONE)
     return _render(_Row(500, "server_error"), "server_error", "", style)
 

@@ -4,18 +4,21 @@ import asyncio
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from redis.asyncio import Redis
 
 from keyturn.clock import Clock
-from keyturn.contract.errors import MalformedInput, StoreUnavailable
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, StoreUnavailable
 from keyturn.contract.events import SignedEvent
 from keyturn.contract.positions import Lane
+from keyturn.feed.assurance import Durability
 from keyturn.feed.presence import Adopters, PresenceWatch
-from keyturn.process.redis import ServerFacts, server_facts, store_errors
+from keyturn.process.redis import server_facts, store_errors
+from keyturn.process.soundness import usual_durability
+from serving.parts import Parts
 
 DEFAULT_WAIT_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 8.0  # Below the services' request timeout, so that the laggards are still told.
 _FACTS_LAST_SECONDS = 30.0
+_MOST_LOOKS = 3
 
 
 class Wait(NamedTuple):
@@ -109,31 +112,45 @@ def _slowest(adopters: Adopters, appended_boottime: float | None) -> float | Non
     return round(max(adopters.slowest_boottime - appended_boottime, 0.0) * 1000, 3)
 
 
-def durability_of(facts: ServerFacts) -> str:
-    """Say how durable an acknowledged write is: `local` where each is on disk before it is answered.
+class Vouching:
+    """How durable what this service holds is: as the server said after the append, else as it is by its settings."""
 
-    `replicated` is never said as long as nobody waits for a replica; `unknown` where the server does not tell.
-    """
-    if facts.append_only is None or facts.append_fsync is None:
-        return "unknown"
-    return "local" if facts.append_only and facts.append_fsync == "always" else "weak"
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._usual, self._asked_at = Durability.MEMORY, float("-inf")
 
+    async def word(self, lane: Lane, place: tuple[int, int]) -> str:
+        """Return `replicated`, `local` or `memory`, never more than is known.
 
-class Durability:
-    """The server's word for how durable it is, asked anew when the last answer is half a minute old."""
+        What another process appended counts as what the server does without being asked. A server that does not
+        answer now leaves its last word standing.
+        """
+        known = self._parts.assurance.of(lane, place)
+        return (await self._by_settings() if known is None else known).word
 
-    def __init__(self, redis: Redis, clock: Clock) -> None:
-        self._redis, self._clock = redis, clock
-        self._word, self._asked_at = "unknown", float("-inf")
+    async def require(self, lane: Lane) -> None:
+        """Return once all that our replica holds of a lane is as durable as settings require.
 
-    async def word(self) -> str:
-        """Return `local`, `weak` or `unknown`; a server that does not answer leaves the last word standing."""
-        if self._clock.boottime() - self._asked_at < _FACTS_LAST_SECONDS:
-            return self._word
-        try:
-            with store_errors(StoreUnavailable):
-                self._word = durability_of(await server_facts(self._redis))
-        except StoreUnavailable:
-            return self._word
-        self._asked_at = self._clock.boottime()
-        return self._word
+        An order that finds nothing left to do rests on an event that somebody else may not have been able to confirm.
+        Raises Unconfirmed, or FeedUnavailable.
+        """
+        parts = self._parts
+        if parts.assurance.required is Durability.MEMORY:
+            return
+        for _ in range(_MOST_LOOKS):
+            position = parts.replica.position(lane)
+            if position is not None and await parts.feed.assure(lane, position):
+                return
+            await parts.follower.catch_up()
+        raise FeedUnavailable(f"lane {lane} moves on faster than it can be confirmed")
+
+    async def _by_settings(self) -> Durability:
+        clock = self._parts.clock
+        if clock.boottime() - self._asked_at >= _FACTS_LAST_SECONDS:
+            try:
+                with store_errors(StoreUnavailable):
+                    self._usual = usual_durability(await server_facts(self._parts.redis))
+            except StoreUnavailable:
+                return self._usual
+            self._asked_at = clock.boottime()
+        return self._usual

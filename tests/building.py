@@ -23,6 +23,7 @@ from keyturn.contract.keys import KeyChange
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry
 from keyturn.contract.trust import Client
+from keyturn.feed.assurance import Assurance
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import Pinned
 from keyturn.process.logging import logger
@@ -139,7 +140,8 @@ async def standing(
 ) -> AsyncIterator[Standing]:
     """Begin a world on that store, and read it by one replica, which follows it unless it is `deaf`."""
     clock = clock or SystemClock()
-    feed = RedisFeed(redis, pubsub=pubsub or redis)
+    assurance = Assurance()
+    feed = RedisFeed(redis, pubsub=pubsub or redis, assurance=assurance)
     world = World(feed=feed, clock=clock, **({"clients": CLIENTS} | changes))
     await world.begin()
     async with AsyncExitStack() as stack:
@@ -148,6 +150,7 @@ async def standing(
             clock=clock, redis=redis, feed=feed, replica=member.replica, follower=member.follower,
             log=logger("tests"), metrics=Metrics(process="tests"), skew_seconds=world.freshness.skew_seconds,
             pinned=Pinned(issuer=world.issuer, root=world.root.public, allow_dev=False),
+            assurance=assurance,
         )  # fmt: skip
         keys = new_record_keys()
         yield Standing(world, redis, parts, member, RecordStore(redis, keys, clock), keys)

@@ -16,6 +16,7 @@ from keyturn.process.following import connect_as
 from keyturn.process.running import keep_running
 from keyturn.process.settings import RedisSettings, Settings
 from serving.parts import Parts
+from serving.storewatch import StoreWatch
 from worker.schedule import schedule
 from worker.settings import WorkerSettings
 
@@ -28,17 +29,19 @@ class WorkerService:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._settings, self._parts = settings, parts
         self._own, self._redis = settings.section(WorkerSettings), settings.section(RedisSettings)
+        self._store = StoreWatch(self._redis, parts)
         self._rotation = RotationParts.make(settings, parts)
 
     async def run(self) -> None:
         """Watch verifiers and run jobs."""
-        await self._parts.check_store(durable=self._redis.durable)
+        await self._store.begin()
         await self._parts.follower.ready(Lane.KEYS)
         async with asyncio.TaskGroup() as group:
             # A replica of the lane's publisher like any other: it beats where the key service is away, and what it has
             # appended is not forgotten where the store has lost it.
             group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
             group.create_task(self._rotation.watch.run())
+            group.create_task(self._store.run())
             group.create_task(keep_running("arq", self._work, clock=self._parts.clock))
 
     async def _work(self) -> None:

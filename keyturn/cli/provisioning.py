@@ -34,12 +34,12 @@ _FOLLOWING = (
 _WATCHING = "+info +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &keyturn:presence:*)"
 _READING_RECORDS = "(+get %R~keyturn:record:*)"
 _PUBLISHING_KEYS = (
-    "+script|load +config|get (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
+    "+script|load +config|get +wait +waitaof (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
     "(+evalsha +hget +hmget +hset +hdel +hincrby +xadd ~keyturn:keys:* ~keyturn:sealed-keys) "
     "(+del +xtrim %W~keyturn:keys:*)"
 )
 _PUBLISHING_REVOCATIONS = (
-    "+script|load +config|get (+publish &keyturn:revocations:bell) "
+    "+script|load +config|get +wait +waitaof (+publish &keyturn:revocations:bell) "
     "(+evalsha +hget +hmget +hset +hincrby +hexists +xadd +xtrim +del ~keyturn:revocations:*) "
     "(+hkeys +hdel ~keyturn:revocations:chunks)"
 )

@@ -71,6 +71,19 @@ class FeedUnavailable(FeedError):
     code = "feed_unavailable"
 
 
+class Unconfirmed(FeedUnavailable):
+    """The event stands, but is not as durable as settings ask for; the outcome is known, the promise is not kept."""
+
+    code = "unconfirmed"
+
+    def __init__(self, *, lane: str, place: tuple[int, int], wanted: str, found: str) -> None:
+        super().__init__(
+            f"the event stands at {place[0]}:{place[1]} of lane {lane} and is pushed; it is {found} and not {wanted}:"
+            " see to the store's replicas and disk, then ask again to have it confirmed"
+        )
+        self.lane, self.place, self.wanted, self.found = lane, place, wanted, found
+
+
 class PositionTaken(FeedError):
     """Another publisher appended first: read again and decide again."""
 

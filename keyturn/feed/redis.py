@@ -1,7 +1,7 @@
 """The feed on Redis or Valkey: one script for each step that must happen whole, pub/sub as the doorbell."""
 
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -14,6 +14,7 @@ from keyturn.contract.events import SignedEvent, SignedHead, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.contract.snapshots import NO_CHUNKS, Chunks
 from keyturn.feed import scripts
+from keyturn.feed.assurance import Assurance
 from keyturn.feed.bells import Subscription, subscription
 from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
 from keyturn.feed.snapshots import RedisSnapshots, snapshot_key
@@ -65,26 +66,33 @@ class RedisFeed:
     """Both lanes and the presence board on one server; `pubsub` is a client without a socket timeout.
 
     For a follower `pubsub` and `reading` may lead to a replica of the server that `redis` writes to: what is late
-    there makes it stale, and nothing there is believed that its publisher did not sign.
+    there makes it stale, and nothing there is believed that its publisher did not sign. `assurance` is for
+    publishers: it sees to each event that was appended.
     """
 
-    def __init__(self, redis: Redis, *, pubsub: Redis, reading: Redis | None = None) -> None:
+    def __init__(
+        self, redis: Redis, *, pubsub: Redis, reading: Redis | None = None, assurance: Assurance | None = None
+    ) -> None:
         self._redis, self._pubsub, self._reading = redis, pubsub, reading or redis
+        self._assurance = assurance or Assurance()
         self._shas: dict[str, str] = {}
-        self._snapshots = RedisSnapshots(redis, self._script)
+        self._snapshots = RedisSnapshots(redis, self._script, reading=self._reading)
 
     async def append(self, event: SignedEvent, *, after: Position, beside: Beside = NOTHING_BESIDE) -> None:
-        """Add an event if the lane stands exactly at `after`; see the protocol."""
+        """Add an event if the lane stands exactly at `after`; see the protocol.
+
+        Raises Unconfirmed where the event stands, and is less durable than the assurance requires.
+        """
         lane, position = event.event.lane, event.position
         keys = [head_key(lane), stream_key(lane, position.epoch)]
         if lane is Lane.KEYS:  # The other lane's publisher has no right to sealed keys, not even by name.
             keys.append(SEALED_KEY)
         sealed = [part for kid, box in beside.sealed.items() for part in (kid, box)]
-        done = await self._script(
-            scripts.APPEND, keys,
+        arguments = (
             str(after), f"{position.sequence}-0", event.compact, str(position), _moment(event.event.at),
             bell_channel(lane), len(beside.erased), *beside.erased, *sealed,
         )  # fmt: skip
+        done = await self._written(scripts.APPEND, keys, arguments, position=position, lane=lane)
         if done == _SPOILED:
             raise StreamSpoiled(f"the stream of epoch {position.epoch} of lane {lane} was written to by somebody else")
         if not done:
@@ -102,6 +110,15 @@ class RedisFeed:
     async def confirm(self, lane: Lane, position: Position) -> bool:
         """Make a write that only succeeds where the lane stands at that position."""
         return bool(await self._script(scripts.CONFIRM, [head_key(lane)], str(position)))
+
+    async def assure(self, lane: Lane, position: Position) -> bool:
+        """See to it that all events up to a position are as durable as required; False if the lane stands elsewhere.
+
+        It writes, since only what was written can be waited for. Raises Unconfirmed, or FeedUnavailable.
+        """
+        return bool(
+            await self._written(scripts.CONFIRM, [head_key(lane)], (str(position),), position=position, lane=lane)
+        )
 
     async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None, chunks: Chunks = NO_CHUNKS) -> bool:
         """Begin an epoch if the stored position is `after` (None: if nothing is there); see the protocol."""
@@ -232,18 +249,36 @@ class RedisFeed:
                 await pubsub.psubscribe(PRESENCE + "*")
             yield _RedisPresenceBell(reader)
 
-    async def _script(self, script: str, keys: list[str], *arguments: str | bytes | int) -> int:
+    async def _written(
+        self, script: str, keys: list[str], arguments: tuple[Any, ...], *, lane: Lane, position: Position
+    ) -> int:
+        """Run a script that writes, and have it seen to on the same connection if it did."""
+        if not self._assurance.asks:
+            return await self._script(script, keys, *arguments)
+        async with AsyncExitStack() as stack:
+            with _reaching():
+                alone = await stack.enter_async_context(self._redis.client())
+            done = await self._script(script, keys, *arguments, on=alone)
+            if done == 1:
+                await self._assurance.see_to(alone, lane, position)
+            return done
+
+    async def _script(
+        self, script: str, keys: list[str], *arguments: str | bytes | int, on: Redis | None = None
+    ) -> int:
+        redis = on or self._redis
         with _reaching():
             if script not in self._shas:
-                self._shas[script] = cast("str", await self._redis.script_load(script))
+                self._shas[script] = cast("str", await redis.script_load(script))
             try:
-                return await self._run(self._shas[script], keys, arguments)
+                return await _run(redis, self._shas[script], keys, arguments)
             except NoScriptError:  # The server lost its scripts, as a restart makes it; nothing was done.
-                self._shas[script] = cast("str", await self._redis.script_load(script))
-                return await self._run(self._shas[script], keys, arguments)
+                self._shas[script] = cast("str", await redis.script_load(script))
+                return await _run(redis, self._shas[script], keys, arguments)
 
-    async def _run(self, sha: str, keys: list[str], arguments: tuple[Any, ...]) -> int:
-        return int(await cast("Awaitable[int]", self._redis.evalsha(sha, len(keys), *keys, *arguments)))
+
+async def _run(redis: Redis, sha: str, keys: list[str], arguments: tuple[Any, ...]) -> int:
+    return int(await cast("Awaitable[int]", redis.evalsha(sha, len(keys), *keys, *arguments)))
 
 
 class _RedisDoorbell:

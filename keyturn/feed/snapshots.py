@@ -30,8 +30,8 @@ def chunks_key(lane: Lane) -> str:
 class RedisSnapshots:
     """Stores a snapshot whole or not at all; the commands of the client library raise what they raise."""
 
-    def __init__(self, redis: Redis, script: RunScript) -> None:
-        self._redis, self._script = redis, script
+    def __init__(self, redis: Redis, script: RunScript, *, reading: Redis) -> None:
+        self._redis, self._script, self._reading = redis, script, reading
 
     async def store(
         self,
@@ -63,7 +63,7 @@ class RedisSnapshots:
         asked = list(digests[:CHUNKS_AT_ONCE])
         if not asked:
             return {}
-        found = await cast("Awaitable[list[bytes | None]]", self._redis.hmget(chunks_key(lane), asked))
+        found = await cast("Awaitable[list[bytes | None]]", self._reading.hmget(chunks_key(lane), asked))
         return {digest: raw for digest, raw in zip(asked, found, strict=True) if raw is not None}
 
     async def _put(self, lane: Lane, chunks: Chunks, *, anew: bool) -> None:

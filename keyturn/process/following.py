@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock, SystemClock
 from keyturn.contract.positions import Lane
+from keyturn.feed.assurance import Assurance
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.addresses import check_sentinels, name_in
 from keyturn.process.redis import connect
@@ -52,10 +53,12 @@ class StoreConnections:
         self._stack.push_async_callback(redis.connection_pool.disconnect)
         return redis
 
-    def feed(self, redis: Redis, *, at_replica: bool = False) -> RedisFeed:
+    def feed(self, redis: Redis, *, at_replica: bool = False, assurance: Assurance | None = None) -> RedisFeed:
         """Return the feed that `redis` writes; read and heard at a replica if asked and settings name one."""
         reading = self.client(at_replica=True) if at_replica and self._store.replica_url is not None else redis
-        return RedisFeed(redis, pubsub=self.client(subscribing=True, at_replica=at_replica), reading=reading)
+        return RedisFeed(
+            redis, pubsub=self.client(subscribing=True, at_replica=at_replica), reading=reading, assurance=assurance
+        )
 
     def _guide(self, url: str, *, replicas: bool) -> Guide | None:
         if not self._store.sentinels:

@@ -153,6 +153,7 @@ class ServerFacts:
     append_fsync: str | None = None
     maxmemory_policy: str | None = None
     min_replicas_to_write: int | None = None
+    cluster: bool = False
 
 
 async def server_facts(redis: Redis) -> ServerFacts:
@@ -173,32 +174,9 @@ async def server_facts(redis: Redis) -> ServerFacts:
         append_only=None if append_only is None else bool(append_only),
         append_fsync=settings.get("appendfsync"),
         maxmemory_policy=settings.get("maxmemory-policy") or _text(told.get("maxmemory_policy")),
+        cluster=_number(told.get("cluster_enabled")) == 1,
         min_replicas_to_write=_number(settings.get("min-replicas-to-write")),
     )
-
-
-def require_sound(facts: ServerFacts, *, durable: bool) -> None:
-    """Refuse a server that forgets at will and, where it was called `durable`, one that is not; as far as it tells.
-
-    Raises ConfigurationError naming the server's setting. A weaker server that nobody called durable is for the
-    receipts to name.
-    """
-    wanted = [("maxmemory-policy", facts.maxmemory_policy, "noeviction", "redis.url")]
-    if durable:
-        yes_or_no = None if facts.append_only is None else "yes" if facts.append_only else "no"
-        replicas = None if facts.replicas is None else str(facts.replicas)
-        wanted += [
-            ("appendonly", yes_or_no, "yes", "redis.durable"),
-            ("appendfsync", facts.append_fsync, "always", "redis.durable"),
-            ("number of replicas", replicas, "0", "redis.durable"),
-        ]
-    for name, found, needed, setting in wanted:
-        if found is not None and found != needed:
-            otherwise = " or take that setting out" if setting == "redis.durable" else ""
-            raise ConfigurationError(
-                f"the server's {name} is {found}, by which it can lose what it has accepted",
-                setting=setting, mend=f"make {name} {needed} in the server's configuration{otherwise}",
-            )  # fmt: skip
 
 
 async def _unless_denied(asked: Awaitable[Answer], otherwise: Answer) -> Answer:

@@ -77,6 +77,8 @@ class RedisSettings(Section):
     """This is one server that loses no acknowledged write and never fails over, so that what verifiers reported to it
     outlives its restarts. Set it only where that is so (`appendonly yes`, `appendfsync always`, no replicas)."""
 
+    require: Literal["memory", "local", "replicated"] = "memory"
+    """How durable an event must be for its receipt to be given; what falls short is 503, though it stands."""
     sentinels: tuple[str, ...] = ()
     """Where Sentinels answer; the hosts of URLs are then names of the primary that they watch."""
     sentinel_user: str | None = None

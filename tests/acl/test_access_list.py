@@ -56,6 +56,9 @@ ALLOWED: list[tuple[str, set[str]]] = [
     *((f"xdel {stream_key(lane, 1)} 1-0", NOBODY) for lane in Lane),
     *((f"set {head_key(lane)} x", NOBODY) for lane in Lane),
     *((f"expire {stream_key(lane, 1)} 1", NOBODY) for lane in Lane),
+    # Publishers ask whether a replica, or the disk, holds what they have written.
+    ("wait 1 500", WATCHERS),
+    ("waitaof 1 0 500", WATCHERS),
     # Trust and sealed keys.
     (f"get {TRUST}", EVERYBODY),
     (f"set {TRUST} x", {"keyservice"}),

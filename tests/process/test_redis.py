@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from keyturn.clock import SystemClock
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, KeyturnError, StoreUnavailable
-from keyturn.process.redis import ServerFacts, connect, is_server_failure, require_sound, server_facts, store_errors
+from keyturn.contract.errors import FeedUnavailable, KeyturnError, StoreUnavailable
+from keyturn.process.redis import ServerFacts, connect, is_server_failure, server_facts, store_errors
 from keyturn.process.values import Secret
 from stack.ports import free_port
 from stack.server import EmbeddedServer
@@ -232,19 +232,3 @@ async def test_a_server_that_denies_config_tells_what_it_may(valkey: Redis, valk
     await redis.aclose()
     await valkey.acl_deluser("watcher")
     assert (await server_facts(valkey)).append_fsync == "always"
-
-
-def test_a_server_that_forgets_is_refused() -> None:
-    """What it acknowledged must be there after a crash; what it does not tell is not held against it."""
-    weak = ServerFacts(maxmemory_policy="noeviction", append_only=True, append_fsync="everysec", replicas=2)
-    require_sound(ServerFacts(), durable=True)
-    require_sound(weak, durable=False)
-    require_sound(ServerFacts(append_only=True, append_fsync="always", replicas=0), durable=True)
-    for facts, durable, mend in (
-        (ServerFacts(maxmemory_policy="allkeys-lru"), False, "maxmemory-policy noeviction"),
-        (ServerFacts(append_only=False), True, "appendonly yes"),
-        (ServerFacts(append_fsync="everysec"), True, "appendfsync always"),
-        (ServerFacts(replicas=1), True, "number of replicas 0"),
-    ):
-        with pytest.raises(ConfigurationError, match=mend):
-            require_sound(facts, durable=durable)

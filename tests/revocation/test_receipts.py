@@ -12,8 +12,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.reports import Report, sign_report
 from keyturn.contract.selectors import SelectorKind
 from keyturn.feed.presence import PresenceWatch
-from keyturn.process.redis import ServerFacts
-from serving.receipts import durability_of, read_wait, receipt, receipt_of
+from serving.receipts import read_wait, receipt, receipt_of
 from tests.clocks import ManualClock
 from tests.waiting import eventually
 from tests.world import World, new_statement_key
@@ -139,21 +138,6 @@ async def test_a_watch_that_has_read_nothing_vouches_for_nothing() -> None:
         durability="local",
     )
     assert (told["live"], complete) == (0, False)
-
-
-@pytest.mark.parametrize(
-    ("facts", "word"),
-    [
-        (ServerFacts(append_only=True, append_fsync="always", role="master", replicas=0), "local"),
-        (ServerFacts(append_only=True, append_fsync="always", role="master", replicas=2), "local"),
-        (ServerFacts(append_only=True, append_fsync="everysec", role="master", replicas=0), "weak"),
-        (ServerFacts(append_only=False, append_fsync="always", role="master", replicas=0), "weak"),
-        (ServerFacts(), "unknown"),
-    ],
-)
-def test_durability_is_never_said_better_than_the_server_keeps_it(facts: ServerFacts, word: str) -> None:
-    """`everysec` lost 62 acknowledged appends; and nobody waits for a replica, so none is claimed."""
-    assert durability_of(facts) == word
 
 
 @pytest.mark.parametrize(

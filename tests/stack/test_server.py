@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable
-from keyturn.process.redis import connect, require_sound, server_facts, store_errors
+from keyturn.process.redis import connect, server_facts, store_errors
+from keyturn.process.soundness import require_sound
 from keyturn.process.values import Secret
 from stack.ports import free_port
 from stack.server import EmbeddedServer, ServerFailed
