@@ -53,6 +53,7 @@ class RotationParts:
             parts.clock,
             live_seconds=live_seconds,
             durable=settings.section(RedisSettings).durable,
+            hash_at=parts.replica.hash_at,
         )
         keyring = Keyring(KeySealer(settings.section(TransitSettings).wrapper(own.kek_file)), parts.feed, parts.replica)
         rotator = Rotator(

@@ -56,7 +56,7 @@ class RevocationService:
         self._watch = PresenceWatch(
             parts.feed, self._trust, parts.clock,
             live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
-            durable=settings.section(RedisSettings).durable,
+            durable=settings.section(RedisSettings).durable, hash_at=replica.hash_at,
         )  # fmt: skip
         self._routes = RevocationRoutes(
             parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,

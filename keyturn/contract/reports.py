@@ -24,6 +24,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     revocations: Place
     state: str  # fresh, stale or expired
     goodbye: bool = False
+    keys_hash: str = ""  # Of the events that stand there: places of two branches look alike.
+    revocations_hash: str = ""
 
     @property
     def order(self) -> tuple[str, int]:

@@ -42,6 +42,9 @@ class PresenceWatch:
     acknowledged write and never fails over) it is complete as soon as it was read. Either way the board must have
     been read within the last 3 s: who was cut off or stopped himself would take everybody else for dead, so that is
     no watching either.
+
+    `hash_at` tells what stands at a place of our own chain: after a failover that lost a tail a verifier may stand at
+    the same numbers of another history, which is no adoption. Without it places are believed as they are reported.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class PresenceWatch:
         *,
         live_seconds: float,
         durable: bool = False,
+        hash_at: Callable[[Lane, tuple[int, int]], str | None] | None = None,
     ) -> None:
         self._board, self._trust, self._clock = board, trust, clock
-        self._live_seconds, self._durable = live_seconds, durable
+        self._live_seconds, self._durable, self._hash_at = live_seconds, durable, hash_at
         self._seen: dict[str, Seen] = {}
         self._run: str | None = None
         self._watching_since: float | None = None
@@ -83,7 +87,7 @@ class PresenceWatch:
 
     def adoption(self) -> Adoption:
         """Return what live verifiers have adopted of the keys lane."""
-        live = {name: seen.report.keys for name, seen in self._live().items()}
+        live = {name: self._stands_at(seen.report, Lane.KEYS) for name, seen in self._live().items()}
         return Adoption(live, complete=self.complete)
 
     def lane_began(self) -> None:
@@ -105,7 +109,7 @@ class PresenceWatch:
         """Sort the live verifiers into those that hold a place of a lane and those that lag."""
         adopted, laggards, slowest = [], [], None
         for name, seen in sorted(self._live().items()):
-            if _place(seen.report, lane) >= place:
+            if self._stands_at(seen.report, lane) >= place:
                 adopted.append(name)
                 moment = self._first_at(name, lane, place, seen)
                 slowest = moment if slowest is None else max(slowest, moment)
@@ -174,6 +178,14 @@ class PresenceWatch:
             if not moments or place > moments[-1][0]:
                 moments.append((place, now))
                 del moments[:-256]
+
+    def _stands_at(self, report: Report, lane: Lane) -> tuple[int, int]:
+        """Return where a verifier stands on our chain; nowhere, where it is not known to be ours."""
+        place = _place(report, lane)
+        told = report.keys_hash if lane is Lane.KEYS else report.revocations_hash
+        if self._hash_at is not None and self._hash_at(lane, place) != told:
+            return 0, 0
+        return place
 
     def _first_at(self, name: str, lane: Lane, place: tuple[int, int], seen: Seen) -> float:
         moments = self._moments.get((name, lane), [])

@@ -97,6 +97,13 @@ class Replica:
         position = self._positions.get(lane)
         return (0, 0) if position is None else position.place
 
+    def hash_at(self, lane: Lane, place: tuple[int, int]) -> str | None:
+        """Return the hash of what stands at a place of our chain, None where that is not known (yet, or any more)."""
+        position = self._positions.get(lane)
+        if position is None or place[0] != position.epoch:
+            return None
+        return position.hash if place == position.place else self.tails[lane].hash_at(place[1])
+
     def knows(self, lane: Lane, event_id: str) -> bool:
         """Say whether an event of that id is among the last 1,024 that were applied here."""
         return event_id in self._recent[lane]

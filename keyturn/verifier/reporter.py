@@ -48,6 +48,10 @@ class Reporter:
     def _places(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return self._replica.place(Lane.KEYS), self._replica.place(Lane.REVOCATIONS)
 
+    def _hash(self, lane: Lane) -> str:
+        position = self._replica.position(lane)
+        return "" if position is None else position.hash
+
     def _state(self) -> str:
         return self._replica.state(self._clock.now(), self._clock.boottime())
 
@@ -59,7 +63,7 @@ class Reporter:
         report = Report(
             verifier=self._verifier, incarnation=self._incarnation, count=self._count, at=now,
             keys=keys, revocations=revocations, state=self._state(),
-            goodbye=goodbye,
+            goodbye=goodbye, keys_hash=self._hash(Lane.KEYS), revocations_hash=self._hash(Lane.REVOCATIONS),
         )  # fmt: skip
         freshness = self._replica.freshness
         ttl = freshness.expired_after_seconds + freshness.skew_seconds

@@ -24,7 +24,7 @@ class Board:
 
     def __init__(self, *, durable: bool = False) -> None:
         self.clock, self.feed = ManualClock(), MemoryFeed()
-        self.identities = {name: new_statement_key() for name in ("sidecar-1", "sidecar-2")}
+        self.identities = {name: new_statement_key() for name in ("sidecar-1", "sidecar-2", "sidecar-3")}
         self.service = new_statement_key()
         world = World(feed=self.feed, clock=self.clock, verifiers=self.identities, services={"worker": self.service})
         self.trust = world.trust()
@@ -222,6 +222,22 @@ async def test_who_began_the_lane_knows_that_nobody_was_there_before(board: Boar
     board.feed.run = "run-2"
     await board.watch.look()
     assert not board.watch.complete
+
+
+async def test_a_verifier_on_another_branch_has_adopted_nothing(watched: Board) -> None:
+    """After a lost tail the same numbers stand on two histories: a receipt must not count who holds the other one."""
+    ours = {(KEYS, (1, 5)): "five", (KEYS, (1, 6)): "six", (REVOCATIONS, (1, 7)): "seven"}
+    watched.watch = PresenceWatch(
+        watched.feed, lambda: watched.trust, watched.clock, live_seconds=LIVE_SECONDS,
+        hash_at=lambda lane, place: ours.get((lane, place)),
+    )  # fmt: skip
+    await watched.post(watched.report("sidecar-1", keys=(1, 6), keys_hash="six", revocations_hash="seven"))
+    await watched.post(watched.report("sidecar-2", keys=(1, 6), keys_hash="another", revocations_hash="seven"))
+    await watched.post(watched.report("sidecar-3", keys=(1, 9), keys_hash="nine"))  # Beyond what we have heard of.
+    adopters = watched.watch.adopters(KEYS, (1, 5))
+    assert (adopters.adopted, adopters.laggards) == (("sidecar-1",), ("sidecar-2", "sidecar-3"))
+    assert watched.watch.adoption().live == {"sidecar-1": (1, 6), "sidecar-2": (0, 0), "sidecar-3": (0, 0)}
+    assert watched.watch.adopters(REVOCATIONS, (1, 7)).laggards == ("sidecar-3",)
 
 
 async def test_adopters_and_laggards_are_told_for_each_lane_and_place(watched: Board) -> None:

@@ -201,10 +201,12 @@ async def test_a_socket_left_behind_by_a_crash_is_taken_over_and_a_live_one_is_n
     where = {"KEYTURN_SIDECAR__LISTEN": f"unix:{path}"}
     async with _process(site, **where) as first:
         await eventually(path.is_socket, within_seconds=15)
-        async with _process(site, **where) as second:
-            code, told = await _ended(second)
-            assert code == 2
-            assert "listens" in told.splitlines()[-1]
+        for elsewhere, told_by in (("state", "belongs to a process"), ("another", "listens")):
+            own = {"KEYTURN_STATE__DIRECTORY": str(site.directory / elsewhere)}
+            async with _process(site, **where, **own) as second:
+                code, told = await _ended(second)
+                assert code == 2
+                assert told_by in told.splitlines()[-1]
         first.kill()
         await first.wait()
     assert path.is_socket()
