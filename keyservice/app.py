@@ -12,8 +12,9 @@ from keyservice.routes import KeyRoutes
 from keyservice.settings import KeyserviceSettings
 from keyservice.signer import Signer
 from keyservice.signing import LARGEST_BODY_BYTES, SigningEndpoint
+from keyservice.tending import Tending
 from keyservice.trustkeeping import TrustKeeper
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, WrapperUnavailable
+from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
 from keyturn.feed.publisher import bootstrap
 from keyturn.process.settings import RedisSettings, Settings
@@ -23,10 +24,6 @@ from serving.parts import Parts
 from serving.records import RecordStore
 from serving.settings import record_keys
 from serving.storewatch import StoreWatch
-
-KEYS_UNREADABLE = "sealed_keys_unreadable"
-KEK_AWAY = "key_wrapper_unavailable"
-_TEND_SECONDS = 1.0
 
 
 class KeyService:
@@ -45,9 +42,8 @@ class KeyService:
         )
         self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
         export_rotation(parts.metrics, self._rotation, parts.replica, parts.clock)
-        self._woken = asyncio.Event()
+        self._tending = Tending(self._rotation.keyring, self._rotation.rotator, parts.follower, parts.log)
         self._keeper = TrustKeeper(self._own.trust_document, parts)
-        parts.follower.on_change.append(self._woken.set)
 
     def add_routes(self, app: web.Application) -> None:
         """Add the public listener's routes."""
@@ -69,7 +65,7 @@ class KeyService:
             group.create_task(self._rotation.watch.run())
             group.create_task(self._store.run())
             group.create_task(self._keeper.run())
-            group.create_task(self._tend())
+            group.create_task(self._tending.run())
             if self._own.signing_listen is not None:
                 listen, setting = str(self._own.signing_listen), "keyservice.signing_listen"
                 await stack.enter_async_context(listening(signing, listen, setting=setting))
@@ -90,24 +86,6 @@ class KeyService:
             if await bootstrap(feed, genesis, replica.trust, Lane.KEYS):
                 self._rotation.watch.lane_began()
         await self._parts.follower.ready(Lane.KEYS)
-
-    async def _tend(self) -> None:
-        """After each change and each second: open the keys that may sign, and see to orders that wait for reports."""
-        while True:
-            try:
-                if unreadable := await self._rotation.keyring.refresh():
-                    self._parts.log.error(KEYS_UNREADABLE, kids=unreadable)
-                await self._rotation.rotator.tick()
-            except FeedUnavailable:
-                pass  # The follower notes the loss; the lease sees to it that nothing is signed.
-            except WrapperUnavailable as error:
-                self._parts.log.warning(KEK_AWAY, reason=str(error))
-            self._woken.clear()
-            try:
-                async with asyncio.timeout(_TEND_SECONDS):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
 
 
 def _read(path: Path, setting: str) -> bytes:

@@ -1,14 +1,19 @@
 """The private keys that this process may sign with, opened from the store when they are published."""
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 from keyservice.sealing import KeySealer
 from keyservice.wrapping import SealedKeyUnreadable
+from keyturn.contract.events import KeysEvent, SignedEvent
 from keyturn.contract.jwk import PrivateKey, public_jwk, thumbprint
-from keyturn.contract.keys import KeyRecord, Phase, Use
-from keyturn.feed.log import Feed
+from keyturn.contract.keys import KeyRecord, Phase, Published, Use
+from keyturn.contract.rotation import Transition
+from keyturn.feed.log import Beside, Feed
+from keyturn.feed.recovery import Remembered
 from keyturn.verifier.replica import Replica
 
+MOST_BOXES = 256  # Sealed forms that are kept; far more than a key set has keys that may sign.
 _SIGNS = frozenset({Phase.PUBLISHED, Phase.ACTIVE})
 
 
@@ -21,15 +26,30 @@ class Resealed(NamedTuple):
 
 
 class Keyring:
-    """Opened private keys by kid; never more than the key set's published and active ones."""
+    """Opened private keys by kid; never more than the key set's published and active ones.
+
+    Their sealed forms are kept too, for a store that has lost them together with the event that published them.
+    """
 
     def __init__(self, sealer: KeySealer, feed: Feed, replica: Replica) -> None:
         self._sealer, self._feed, self._replica = sealer, feed, replica
         self._opened: dict[str, PrivateKey] = {}
+        self._boxes: OrderedDict[str, bytes] = OrderedDict()
 
     async def seal(self, kid: str, use: Use, key: PrivateKey) -> bytes:
         """Seal a new key; it is opened here like any other once it stands in the feed."""
-        return await self._sealer.seal(kid, use, key)
+        sealed = await self._sealer.seal(kid, use, key)
+        self._keep(kid, sealed)
+        return sealed
+
+    def beside(self, signed: SignedEvent) -> Remembered:
+        """Return what the append of an event wrote and erased besides; not whole without a key that may sign yet."""
+        changes = signed.event.changes if isinstance(signed.event, KeysEvent) else ()
+        published = [change.kid for change in changes if isinstance(change, Published)]
+        sealed = {kid: self._boxes[kid] for kid in published if kid in self._boxes}
+        wanted = self._wanted()
+        whole = all(kid in sealed or kid not in wanted for kid in published)
+        return Remembered(Beside(sealed=sealed, erased=Transition(changes=changes).ends()), whole)
 
     def get(self, kid: str) -> PrivateKey | None:
         """Return an opened key."""
@@ -43,6 +63,7 @@ class Keyring:
         wanted = self._wanted()
         for kid in self._opened.keys() - wanted.keys():
             del self._opened[kid]
+            self._boxes.pop(kid, None)
         missing = wanted.keys() - self._opened.keys()
         if not missing:
             return []
@@ -54,6 +75,7 @@ class Keyring:
                 unreadable.append(kid)
             else:
                 self._opened[kid] = private
+                self._keep(kid, boxes[kid])
         return unreadable
 
     async def reseal(self) -> Resealed:
@@ -72,8 +94,15 @@ class Keyring:
                 left.append(kid)
                 continue
             if fresh is not None and await self._feed.replace_sealed(kid, held=sealed, by=fresh):
+                self._keep(kid, fresh)
                 count += 1
         return Resealed(await self._sealer.wrapper.current(), count, tuple(left))
+
+    def _keep(self, kid: str, sealed: bytes) -> None:
+        self._boxes[kid] = sealed
+        self._boxes.move_to_end(kid)
+        if len(self._boxes) > MOST_BOXES:
+            self._boxes.popitem(last=False)
 
     def _wanted(self) -> dict[str, KeyRecord]:
         return {key.kid: key for key in self._replica.keys if key.phase in _SIGNS}

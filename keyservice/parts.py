@@ -66,7 +66,7 @@ class RotationParts:
         )  # fmt: skip
         recovery = Recovery(
             publisher, parts.feed, parts.replica, parts.clock, read_anew=parts.follower.read_anew,
-            genesis=own.genesis_file.read_bytes, note=parts.log.warning,
+            genesis=own.genesis_file.read_bytes, note=parts.log.warning, beside=keyring.beside,
         )  # fmt: skip
         return cls(policy, publisher, recovery, watch, keyring, rotator, importer, archive)
 

@@ -1,7 +1,7 @@
 """A whole small Keyturn in memory: a root, roles, identities, a feed with publishers, replicas, and minted tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, Trus
 from keyturn.feed.log import Feed
 from keyturn.feed.memory import MemoryFeed
 from keyturn.feed.publisher import Publisher, bootstrap
-from keyturn.feed.recovery import Recovery
+from keyturn.feed.recovery import ALONE, Recovery, Remembered
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import Freshness
 from keyturn.verifier.policy import Policy
@@ -146,11 +146,14 @@ class World:
         """Return the lane's voice on top of that member's replica."""
         return Publisher(lane, self.roles[lane], self.feed, member.replica, self.clock)
 
-    def recovery(self, publisher: Publisher, member: Member, *, genesis: bytes = b"") -> Recovery:
+    def recovery(
+        self, publisher: Publisher, member: Member, *, genesis: bytes = b"",
+        beside: Callable[[e.SignedEvent], Remembered] = lambda _: ALONE,
+    ) -> Recovery:  # fmt: skip
         """Return what mends that publisher's lane; what it notes is the member's."""
         return Recovery(
             publisher, self.feed, member.replica, self.clock, read_anew=member.follower.read_anew,
-            genesis=lambda: genesis, note=lambda event, **facts: member.noted.append((event, facts)),
+            beside=beside, genesis=lambda: genesis, note=lambda event, **facts: member.noted.append((event, facts)),
         )  # fmt: skip
 
     def new_key(

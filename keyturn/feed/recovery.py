@@ -2,16 +2,16 @@
 
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from keyturn.clock import Clock
 from keyturn.contract.errors import MalformedInput, PositionTaken, StreamSpoiled, TrustError
-from keyturn.contract.events import open_event, open_snapshot
+from keyturn.contract.events import SignedEvent, open_event, open_snapshot
 from keyturn.contract.keys import KeySet
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.union import united
-from keyturn.feed.log import Feed
+from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
 from keyturn.feed.publisher import PublishedState, Publisher
 from keyturn.feed.tail import Tail
 
@@ -44,6 +44,16 @@ def decide(mine: Position, stored: str | None, tail: Tail) -> Step:
     return Step.OPEN
 
 
+class Remembered(NamedTuple):
+    """What stood beside an event as far as it is known here, and whether that is all of it."""
+
+    beside: Beside
+    whole: bool
+
+
+ALONE: Final = Remembered(NOTHING_BESIDE, whole=True)
+
+
 class Recoverable(PublishedState, Protocol):
     """What recovery needs of a verified replica."""
 
@@ -69,15 +79,18 @@ class Recovery:
         read_anew: Callable[[], Awaitable[Recoverable]],
         genesis: Callable[[], bytes],
         note: Callable[..., None],
+        beside: Callable[[SignedEvent], Remembered] = lambda _: ALONE,
     ) -> None:
         """Know them.
 
         `read_anew` returns a replica that has read the store and nothing else; `genesis` the signed snapshot with which
-        the root lets the lane begin again after it has dropped all earlier epochs.
+        the root lets the lane begin again after it has dropped all earlier epochs; `beside` what the append of an event
+        wrote and erased besides, which the store has lost with it.
         """
         self._publisher, self._feed, self._replica, self._clock = publisher, feed, replica, clock
-        self._read_anew, self._genesis, self._note = read_anew, genesis, note
+        self._read_anew, self._genesis, self._note, self._beside = read_anew, genesis, note, beside
         self._waiting_since: float | None = None
+        self._waiting_at: Position | None = None
         self._opened_boottime = float("-inf")
 
     async def mend(self) -> None:
@@ -90,9 +103,17 @@ class Recovery:
         if mine is None:
             await self._begin_again(stored)
             return
+        if mine != self._waiting_at:  # We have moved since: whatever was waited for then has been read.
+            self._waiting_since, self._waiting_at = None, mine
         step = decide(mine, stored, self._replica.tails[lane])
         if lane in self._replica.lost or self._publisher.spoiled:
             step = Step.OPEN
+        if (
+            step is Step.APPEND_AGAIN
+            and self._lacks_what_stood_beside(_parsed(stored))
+            and not self._is_out_of_patience()
+        ):
+            return  # Left to a publisher that knows it: an event alone would be of a key that nobody can open.
         if step is not Step.WAIT:
             self._waiting_since = None
         if step is Step.APPEND_AGAIN:
@@ -108,7 +129,7 @@ class Recovery:
             after = stored
             for compact in events:
                 signed = open_event(compact, lane, trust.role(lane))
-                await self._feed.append(signed, after=after)
+                await self._feed.append(signed, after=after, beside=self._beside(signed).beside)
                 after = signed.position
         except PositionTaken:
             return Step.NOTHING  # Another replica of this publisher is at it as well; the next look tells.
@@ -116,6 +137,15 @@ class Recovery:
             return Step.OPEN  # By a key that has lost the role since: the new one has to vouch for it.
         self._note(APPENDED_AGAIN, lane=lane, epoch=stored.epoch, first=stored.sequence + 1, count=len(events))
         return Step.NOTHING
+
+    def _lacks_what_stood_beside(self, stored: Position | None) -> bool:
+        """Say whether anything is not known here that the store has lost together with its newest events."""
+        lane, trust = self._publisher.lane, self._replica.trust
+        try:
+            events = self._replica.tails[lane].after(stored.sequence) if stored is not None else None
+            return not all(self._beside(open_event(one, lane, trust.role(lane))).whole for one in events or ())
+        except TrustError:
+            return False  # Not to be appended again in any case.
 
     async def _open(self, mine: Position, stored: str | None) -> None:
         """Open the next epoch with the union of what we know and what the store still vouches for."""

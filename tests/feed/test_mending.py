@@ -235,6 +235,20 @@ async def test_a_forged_position_holds_a_lane_up_for_a_moment_only(world: World,
     assert revoked(world, late, "a")
 
 
+async def test_patience_begins_anew_once_what_was_waited_for_has_been_read(world: World) -> None:
+    """Else every race that is lost later would end in an epoch that nobody needs."""
+    one, two = await voice(world, REVOCATIONS), await voice(world, REVOCATIONS)
+    for name in ("a", "b"):
+        await one.says(name)
+        await two.recovery.mend()  # The store is ahead of it, by something that it is about to read.
+        await two.member.follower.catch_up()
+        await world.clock.sleep(2 * PATIENCE_SECONDS)
+    await one.says("c")
+    await two.recovery.mend()
+    assert two.noted() == []
+    assert await stands_at(world, one.member, REVOCATIONS)
+
+
 @pytest.mark.parametrize("store", ["valkey"], indirect=True)
 async def test_a_spoiled_stream_is_left_for_a_new_epoch(world: World, store: Store) -> None:
     """An entry far ahead makes the server refuse every honest one after it."""

@@ -2,10 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from keyturn.contract.events import KeysEvent, RevocationsEvent, SignedEvent
-from keyturn.contract.keys import KeyRecord, KeySet, Revoked
-from keyturn.contract.selectors import Selector, SelectorKind
-from tests.rotation.facts import Landed, Token
+from keyturn.contract.events import (
+    KeysEvent,
+    KeysSnapshot,
+    RevocationsEvent,
+    RevocationsSnapshot,
+    SignedEvent,
+    SignedSnapshot,
+)
+from keyturn.contract.keys import KeyRecord, KeySet, Phase, Revoked
+from keyturn.contract.positions import Position
+from keyturn.contract.selectors import Selector, SelectorKind, hashed
+from tests.rotation.facts import Token
 
 
 @dataclass(eq=False)
@@ -37,7 +45,8 @@ class Revocation:
     tokens: list[Minted]  # What it named when it was asked for.
     until: float
     asked: float
-    landed: float | None = None
+    landed: float | None = None  # When it landed in the store that there is now.
+    place: tuple[int, int] = (0, 0)
     acknowledged: float | None = None
     receipt: float | None = None  # When its receipt said that all have adopted it,
     adopters: frozenset[str] = frozenset()  # and who that was.
@@ -48,38 +57,77 @@ class Truth:
     """Keys and revocations as the server has them."""
 
     keys: KeySet = field(default_factory=KeySet)
-    chain: list[Landed] = field(default_factory=list)
     tokens: list[Minted] = field(default_factory=list)
     revocations: list[Revocation] = field(default_factory=list)
     keys_revoked: dict[str, float] = field(default_factory=dict)  # kid → when its tombstone landed.
     keys_in_doubt: set[str] = field(default_factory=set)  # Somebody asked for their tombstone.
     keys_ended: dict[str, float] = field(default_factory=dict)  # kid → when it stopped being the active one.
+    losses: list[float] = field(default_factory=list)  # When the server lost writes.
+    _signed_by: dict[str, KeyRecord] = field(default_factory=dict)  # The record of each key as it became active.
+    _at: dict[str, KeySet] = field(default_factory=dict)  # The keys at every position that ever was.
 
     def landed(self, signed: SignedEvent, moment: float) -> None:
         """Take an event that the server has taken."""
         event = signed.event
         if isinstance(event, RevocationsEvent):
-            for entry in event.entries:
-                for one in self.revocations:
-                    if one.landed is None and one.selector == entry.selector:
-                        one.landed = moment
+            names = {entry.selector for entry in event.entries}
+            for one in self.revocations:
+                if one.landed is None and one.selector in names:
+                    one.landed, one.place = moment, signed.position.place
         elif isinstance(event, KeysEvent):
-            before = self.keys
-            self.keys = before.after(event.changes, at=event.at, place=(event.epoch, event.sequence))
-            landed = Landed(event, moment, before, self.keys)
-            self.chain.append(landed)
+            after = self.keys.after(event.changes, at=event.at, place=signed.position.place)
+            self._become(after, signed.position, moment)
             for change in event.changes:
                 if isinstance(change, Revoked):
                     self.keys_revoked.setdefault(change.kid, moment)
-            for key in before:
-                if landed.ended(key.kid):
-                    self.keys_ended[key.kid] = moment
 
-    def key(self, token: Token) -> KeyRecord:
-        """Return the record of the key that signed a token."""
-        record = self.keys.get(token.kid)
-        assert record is not None, "signed by a key that the server never heard of"
+    def began(self, signed: SignedSnapshot, moment: float) -> None:
+        """Take the snapshot that opened an epoch."""
+        snapshot = signed.snapshot
+        if isinstance(snapshot, KeysSnapshot):
+            self._become(KeySet(snapshot.keys, snapshot.requests), signed.position, moment)
+        elif isinstance(snapshot, RevocationsSnapshot):
+            held = {name for name, _, _ in snapshot.rows}
+            for one in self.revocations:
+                selector = one.selector
+                name = hashed(snapshot.hash_key, selector.kind, selector.iss, selector.value)
+                if one.landed is None and name in held:
+                    one.landed, one.place = moment, signed.position.place
+
+    def lost(self, keys: Position, revocations: Position, moment: float) -> None:
+        """Go back to where the server stands now."""
+        self.losses.append(moment)
+        self._become(self._at[str(keys)], keys, moment)
+        for one in self.revocations:
+            if one.landed is not None and one.place > revocations.place:
+                one.landed = None
+        for kid in [kid for kid in self.keys_revoked if self.key(kid).phase is not Phase.REVOKED]:
+            del self.keys_revoked[kid]
+
+    def begin(self, keys: Position) -> None:
+        """Note where the lane of keys begins, empty."""
+        self._at[str(keys)] = self.keys
+
+    def _become(self, keys: KeySet, position: Position, moment: float) -> None:
+        before, self.keys = self.keys, keys
+        self._at[str(position)] = keys
+        active = {key.kid: key for key in keys if key.phase is Phase.ACTIVE}
+        for key in before:
+            if key.phase is Phase.ACTIVE and key.kid not in active:
+                self.keys_ended.setdefault(key.kid, moment)
+        for kid, key in active.items():
+            self.keys_ended.pop(kid, None)
+            self._signed_by[kid] = key
+
+    def key(self, kid: str) -> KeyRecord:
+        """Return a key's record in the store that there is now, else as it was when it became active."""
+        record = self.keys.get(kid) or self._signed_by.get(kid)
+        assert record is not None, "a key that the server never heard of"
         return record
+
+    def signing(self, kid: str) -> KeyRecord:
+        """Return a key's record as it became active; if it never did, as it is."""
+        return self._signed_by.get(kid) or self.key(kid)
 
     def revoked(self, token: Minted) -> list[Revocation]:
         """Return the revocations that name a token and have landed."""

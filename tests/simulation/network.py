@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from keyturn.contract.errors import FeedUnavailable, KeyturnError
-from keyturn.contract.events import SignedEvent
+from keyturn.contract.events import SignedEvent, SignedSnapshot
 from keyturn.feed.log import Rung
 from keyturn.feed.memory import MemoryFeed, _Subscription
 from tests.rotation.dice import Dice
@@ -88,6 +88,17 @@ class Channel:
             self._server.take(event)
 
         await self.call("append", land)
+
+    async def open_epoch(self, snapshot: SignedSnapshot, **named: Any) -> bool:
+        """Begin an epoch; whoever keeps the books hears of it when that is done."""
+
+        async def begin(store: MemoryFeed) -> bool:
+            begun = await MemoryFeed.open_epoch(store, snapshot, **named)
+            if begun:
+                self._server.take(snapshot)
+            return begun
+
+        return bool(await self.call("open_epoch", begin))
 
     async def call(self, name: str, do: Callable[[MemoryFeed], Coroutine[Any, Any, Any]]) -> Any:
         """Ask the server; raises what it raises, and FeedUnavailable if no answer comes."""

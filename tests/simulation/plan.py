@@ -38,6 +38,7 @@ class What(StrEnum):
     STEP = "gets its clock put elsewhere"
     HANG_UP = "loses its subscriptions"
     RESTART = "restarts"
+    FAILOVER = "fails over to a copy that lacks the newest writes"
 
 
 class Happening(NamedTuple):
@@ -64,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True):
     verifiers: tuple[str, ...]
     rules: RotationPolicy
     durable: bool
+    loses: bool  # The server may lose its newest writes; then those who know them must live.
     happenings: tuple[Happening, ...]
 
     @property
@@ -85,6 +87,9 @@ _FAULTS = (
     (What.HANG_UP, 2),
 )  # fmt: skip
 _SERVER_FAULTS = ((What.RESTART, 2), (What.FREEZE, 2))
+_DEADLY = frozenset({What.CRASH, What.CRASH_IN_CALL, What.STOP})
+_MOST_LOST = 4
+_MENDING_SECONDS = 3.0  # After a failover: then those who knew what was lost may die.
 _MOST_FAULTS, _FEWEST_DEEDS, _MOST_DEEDS = 6, 8, 20
 _INSTANT = frozenset({What.STEP, What.HANG_UP})
 LONGEST_SERVER_FREEZE_SECONDS = 5.0  # A client's append must land within APPEND_SECONDS of its date, or not at all.
@@ -99,9 +104,16 @@ def plan_of(seed: int) -> Plan:
     workers = ("worker-1",) if dice.chance(3) else ()
     revokers = ("revocation-1", "revocation-2")[: 1 + dice.chance(3)]
     verifiers = ("api-1", "api-2", "api-3")[: 2 + dice.chance(4)]
-    empty = Plan(seed, workers, revokers, verifiers, rules, dice.chance(2), ())
+    loses = dice.chance(4)
+    empty = Plan(seed, workers, revokers, verifiers, rules, dice.chance(2) and not loses, loses, ())
     deeds = [_deed(dice, empty) for _ in range(_FEWEST_DEEDS + dice.below(_MOST_DEEDS - _FEWEST_DEEDS))]
     faults = [_fault(dice, empty) for _ in range(dice.below(_MOST_FAULTS + 1))]
+    if loses:
+        at = dice.between(WARM_SECONDS, WARM_SECONDS + TROUBLE_SECONDS * 0.8)
+        failover = Happening(at, What.FAILOVER, SERVER, dice.between(0.05, 1.0), 1 + dice.below(_MOST_LOST))
+        mended = at + failover.seconds + _MENDING_SECONDS
+        harmless = [one for one in faults if one.what not in _DEADLY or one.whom in verifiers or one.at > mended]
+        faults = [*harmless, failover]
     return msgspec.structs.replace(empty, happenings=tuple(sorted([*deeds, *faults])))
 
 

@@ -1,7 +1,7 @@
 """The processes of the simulated world: production parts on a channel and a clock of their own, and how they die."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from dataclasses import replace
 from functools import lru_cache
@@ -12,12 +12,16 @@ import jwt
 
 from keyservice.rotator import Order
 from keyservice.signer import Request
+from keyservice.tending import Tending
 from keyservice.wrapping import FileWrapper
 from keyturn.contract.errors import FeedUnavailable, PositionTaken, SignerUnavailable
+from keyturn.contract.events import SignedEvent
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind, grant_moment
 from keyturn.feed.log import Feed, PresenceBoard
 from keyturn.feed.presence import PresenceWatch
+from keyturn.feed.publisher import Publisher
+from keyturn.feed.recovery import ALONE, Remembered
 from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verdict import Verdict
 from revocation.keeping import Keeping
@@ -39,7 +43,6 @@ PROBED_TOKENS = 10
 SELDOM = 2  # Every so many looks, tokens are shown that somebody wants rejected: that is no cheap answer.
 RECEIPT_SECONDS = 3.0
 WORKER_SECONDS = 2.3
-TEND_SECONDS = 1.0
 PRUNE_SECONDS = 3.0
 _ANYTHING, _POLICY = allowed(), policy()
 
@@ -115,6 +118,13 @@ class Process:
     def _parts(self) -> list[Coroutine[Any, Any, Any]]:
         return [self.member.follower.run()]
 
+    def _beating(
+        self, publisher: Publisher, beside: Callable[[SignedEvent], Remembered] = lambda _: ALONE
+    ) -> Coroutine[Any, Any, None]:
+        """Beat, and mend what the store has lost, as every publisher does."""
+        recovery = self.own.recovery(publisher, self.member, beside=beside)
+        return publisher.run(self.member.follower.catch_up, recovery.mend)
+
     def _watch(self) -> PresenceWatch:
         live_seconds = FRESHNESS.expired_after_seconds + FRESHNESS.skew_seconds
         return PresenceWatch(
@@ -170,7 +180,12 @@ class WorkerProcess(Process):
         )  # fmt: skip
 
     def _parts(self) -> list[Coroutine[Any, Any, Any]]:
-        return [*super()._parts(), self.inside.watch.run(), self._tick()]
+        beating = self._beating(self.inside.publisher, self.inside.keyring.beside)
+        return [*super()._parts(), self.inside.watch.run(), beating, self._tick()]
+
+    def error(self, event: str, **_: object) -> None:
+        """Take what is logged as an error."""
+        self.world.history.note(self.name, event)
 
     def _note(self, event: str, **facts: object) -> None:
         self.world.history.note(self.name, f"{event} {facts.get('changes', '')}")
@@ -186,31 +201,19 @@ class WorkerProcess(Process):
 
 
 class KeyServiceProcess(WorkerProcess):
-    """Beats, opens keys, signs, and takes orders; tends as `keyservice/app.py` does."""
+    """Beats, opens keys, signs, and takes orders."""
 
     def _wire(self) -> None:
         super()._wire()
-        self._woken = asyncio.Event()
-        self.member.follower.on_change.append(self._woken.set)
+        self._tending = Tending(self.inside.keyring, self.inside.rotator, self.member.follower, cast("Any", self))
 
     def _parts(self) -> list[Coroutine[Any, Any, Any]]:
-        beating = self.inside.publisher.run(self.member.follower.catch_up)
+        beating = self._beating(self.inside.publisher, self.inside.keyring.beside)
         return [self.member.follower.run(), self.inside.watch.run(), beating, self._tend()]
 
     async def _tend(self) -> None:
         await self.member.follower.ready(Lane.KEYS)
-        while True:
-            try:
-                await self.inside.keyring.refresh()
-                await self.inside.rotator.tick()
-            except FeedUnavailable:
-                self.world.reached["outcome unknown"] += 1
-            self._woken.clear()
-            try:
-                async with asyncio.timeout(TEND_SECONDS):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+        await self._tending.run()
 
     async def serve(self, what: What, amount: int) -> None:
         """Carry out what a client or operator asks."""
@@ -278,8 +281,7 @@ class RevokerProcess(Process):
         )  # fmt: skip
 
     def _parts(self) -> list[Coroutine[Any, Any, Any]]:
-        beating = self.publisher.run(self.member.follower.catch_up)
-        return [*super()._parts(), beating, self.watch.run(), self._prune()]
+        return [*super()._parts(), self._beating(self.publisher), self.watch.run(), self._prune()]
 
     async def _prune(self) -> None:
         while True:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from keyturn.contract.errors import FeedUnavailable
-from keyturn.contract.events import SignedEvent
+from keyturn.contract.events import SignedEvent, SignedSnapshot
 from keyturn.feed.memory import MemoryFeed
 from tests.simulation.history import History
 
-IMAGES_KEPT = 64  # Writes that a failover may lose, or a restore undo.
+IMAGES_KEPT = 32  # Writes that a failover may lose.
 _SUBSCRIPTIONS = frozenset({"_bells", "_watchers"})
 _WRITES = frozenset({"append", "open_epoch", "keep_snapshot", "mend_snapshot", "trim"})
 
@@ -29,8 +29,10 @@ class _InOrder(dict[Any, None]):
 class Server:
     """Answers one request at a time; `landed` hears of each event that it took, `writes` counts all of them."""
 
-    def __init__(self, history: History, landed: Callable[[SignedEvent], None], *, keeps_images: bool) -> None:
-        """Begin empty and running."""
+    def __init__(
+        self, history: History, landed: Callable[[SignedEvent | SignedSnapshot], None], *, keeps_images: bool
+    ) -> None:
+        """Begin empty and running; without images nothing can be lost."""
         self.store = MemoryFeed()
         for name in _SUBSCRIPTIONS:
             setattr(self.store, name, _InOrder())
@@ -59,31 +61,28 @@ class Server:
             self._images.append(before)
         return result
 
-    def take(self, event: SignedEvent) -> None:
-        """Tell that an event has landed."""
-        self._landed(event)
+    def take(self, signed: SignedEvent | SignedSnapshot) -> None:
+        """Tell that an event, or the snapshot that opens an epoch, has landed."""
+        self._landed(signed)
 
     def stop(self) -> None:
         """Answer nobody, and lose every subscription; what was written stays."""
         self.up = False
         self.store.cut()
 
-    def start(self, *, as_it_was: int = 0) -> None:
-        """Run again, as another run; without the newest `as_it_was` writes, of which nobody is told."""
-        if as_it_was and self._images:
-            back = min(as_it_was, len(self._images))
-            image = self._images[-back]
-            for _ in range(back):
-                self._images.pop()
-            self._become(image)
-        self._run_anew()
+    def start(self) -> None:
+        """Run again, as another run."""
+        self._runs += 1
+        self.store.run = f"run-{self._runs}"
+        self.up = True
+        self.store.cut()
 
-    def start_empty(self) -> None:
-        """Run again without anything."""
-        empty = MemoryFeed()
-        self._images.clear()
-        self._become({name: value for name, value in vars(empty).items() if name not in _SUBSCRIPTIONS})
-        self._run_anew()
+    def lose(self, count: int) -> int:
+        """Forget the newest writes, as a failover to a replica that lags does; return how many that were."""
+        lost = min(count, len(self._images))
+        for _ in range(lost):
+            vars(self.store).update(self._images.pop())
+        return lost
 
     def thaw(self) -> None:
         """Carry out what has waited."""
@@ -91,17 +90,8 @@ class Server:
         while self._waiting and not self.frozen:
             self._waiting.popleft()()
 
-    def _run_anew(self) -> None:
-        self._runs += 1
-        self.store.run = f"run-{self._runs}"
-        self.up = True
-        self.store.cut()
-
     def _image(self) -> dict[str, Any]:
         return copy.deepcopy({name: value for name, value in vars(self.store).items() if name not in _SUBSCRIPTIONS})
-
-    def _become(self, image: dict[str, Any]) -> None:
-        vars(self.store).update(image)
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:

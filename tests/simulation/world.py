@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyturn.contract.events import SignedEvent
+from keyturn.contract.events import SignedEvent, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.feed import publisher
 from keyturn.verifier import follower
@@ -62,7 +62,7 @@ class Simulation:
         """Make everything; nothing runs yet."""
         self.plan, self.loop, self.history = plan, loop, History(loop)
         self.truth, self.reached = Truth(), Counter[str]()
-        self.server = Server(self.history, self._landed, keeps_images=False)
+        self.server = Server(self.history, self._landed, keeps_images=plan.loses)
         self._dice = Dice(f"{plan.seed}/world")
         self._ahead = {name: self._dice.between(-0.24, 0.24) for name in plan.processes}
         self.issuer = World(
@@ -83,14 +83,14 @@ class Simulation:
         """Return the key services that run."""
         return [one for one in self.processes.values() if isinstance(one, KeyServiceProcess)]
 
-    def server_position(self, lane: Lane) -> Position | None:
+    def server_position(self, lane: Lane) -> Position:
         """Return where the server stands."""
-        chain = self.server.store._chains.get(lane)
-        return None if chain is None else parse_position(chain.position)
+        return parse_position(self.server.store._chains[lane].position)
 
     async def play(self) -> None:
         """Carry out the plan, and let everybody settle; raises Broken."""
         await self.issuer.begin()
+        self.truth.begin(self.server_position(Lane.KEYS))
         for name in self.plan.processes:
             self._start(name)
         for service in self.key_services:
@@ -109,11 +109,17 @@ class Simulation:
 
     # What the checkers hear of
 
-    def _landed(self, signed: SignedEvent) -> None:
-        event = signed.event
-        self.history.note(SERVER, f"takes {event.lane} {event.epoch}:{event.sequence} {signed.hash[:8]}")
-        self.truth.landed(signed, self.loop.time())
-        self._tell(lambda checker: checker.landed(signed))
+    def _landed(self, signed: SignedEvent | SignedSnapshot) -> None:
+        position, moment = signed.position, self.loop.time()
+        if isinstance(signed, SignedEvent):
+            lane, did = signed.event.lane, "takes"
+            self.truth.landed(signed, moment)
+        else:
+            lane, did = signed.snapshot.lane, "begins"
+            self.reached["epochs opened"] += 1
+            self.truth.began(signed, moment)
+        self.history.note(SERVER, f"{did} {lane} {position.epoch}:{position.sequence} {position.hash[:8]}")
+        self._tell(lambda checker: checker.landed(lane))
 
     def signed(self, process: KeyServiceProcess, token: Minted) -> None:
         """Take note of a token that was handed out."""
@@ -234,7 +240,17 @@ class Simulation:
             outside(self.loop, happening.seconds, server.thaw)
         else:
             server.stop()
+            if happening.what is What.FAILOVER:
+                self._lose(happening.amount)
             outside(self.loop, happening.seconds, server.start)
+
+    def _lose(self, count: int) -> None:
+        lost = self.server.lose(count)
+        keys, revocations = (self.server_position(lane) for lane in (Lane.KEYS, Lane.REVOCATIONS))
+        self.truth.lost(keys, revocations, self.loop.time())
+        self.reached["writes lost"] += lost
+        places = f"{keys.epoch}:{keys.sequence}, {revocations.epoch}:{revocations.sequence}"
+        self.history.note(SERVER, f"has lost {lost} writes and stands at {places}")
 
 
 def run(plan: Plan) -> Run:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from keyturn.contract.events import SignedEvent
+from keyturn.contract.positions import Lane
 from keyturn.verifier.verdict import Verdict
 from tests.simulation.facts import Minted, Revocation
 
@@ -23,8 +23,8 @@ class Checker:
         """Return the virtual seconds since the beginning."""
         return self.world.loop.time()
 
-    def landed(self, signed: SignedEvent) -> None:
-        """Hear that the server took an event; `truth` has it already."""
+    def landed(self, lane: Lane) -> None:
+        """Hear that the server took an event, or began an epoch; `truth` has it already."""
 
     def signed(self, process: "KeyServiceProcess", token: Minted) -> None:
         """Hear that a token was handed out."""

@@ -14,7 +14,7 @@ _ROUNDING_SECONDS = 0.01
 
 
 class Exposure(Checker):
-    """Measures from the moment at which the revocation, or the key's tombstone, landed."""
+    """Measures from when the revocation, or the key's tombstone, landed; anew from when the store lost writes."""
 
     def judged(self, process: VerifierProcess, token: Minted, verdict: Verdict) -> None:
         """Refuse an acceptance that is too late to be excused."""
@@ -25,7 +25,7 @@ class Exposure(Checker):
             moments.append(tombstone)
         if not moments:
             return
-        seconds = self.moment - min(moments)
+        seconds = self.moment - max([min(moments), *self.truth.losses])
         self.world.reached["accepted though revoked, not knowing"] += 1
         slack = FRESHNESS.skew_seconds + _ROUNDING_SECONDS
         if verdict.state is State.FRESH and seconds > FRESHNESS.stale_after_seconds + slack:

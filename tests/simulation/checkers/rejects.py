@@ -21,5 +21,7 @@ class FalseRejects(Checker):
             return
         if verdict.kind is Kind.ACTIVE:
             self.world.reached["accepted while fresh"] += 1
+        elif self.truth.losses and self.truth.keys.get(token.kid) is None:
+            self.world.reached["signed by a key that the store has lost"] += 1
         elif verdict.kind is Kind.INACTIVE and not self.truth.in_doubt(token):
             raise Broken(NO_FALSE_REJECT, verifier=process.name, why=verdict.reason, signer=token.signer)

@@ -13,7 +13,7 @@ class Signing(Checker):
         """Refuse a signature that no write covers which the server has accepted lately."""
         ended = self.truth.keys_ended.get(token.kid)
         signed_in_time(
-            signer=process.name, record=self.truth.key(token), lease_seconds=self.rules.lease_seconds,
+            signer=process.name, record=self.truth.signing(token.kid), lease_seconds=self.rules.lease_seconds,
             accepted_ago=self.moment - process.channel.accepted,
             ended_ago=None if ended is None else self.moment - ended,
         )  # fmt: skip
