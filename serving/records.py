@@ -10,6 +10,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from keyturn import entropy
 from keyturn.clock import Clock
@@ -27,6 +28,7 @@ LARGEST_RECORD_BYTES = 16 * 1024
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _MOST_READ_TOGETHER = 256
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,11 @@ class RecordStore:
                     pipeline.get(name)
             for lane in Lane:
                 pipeline.hget(head_key(lane), "position")
-            *boxes, keys, revocations = await pipeline.execute()
+            answers = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, RedisError):  # Also of another type than ours: then nothing here can be believed.
+                raise StoreUnavailable(f"{type(answer).__name__}: {answer}"[:_LONGEST_REASON]) from answer
+        *boxes, keys, revocations = answers
         positions = {Lane.KEYS: keys, Lane.REVOCATIONS: revocations}
         found = iter(boxes)
         return [(None if name is None else next(found), positions) for name in names]

@@ -41,6 +41,7 @@ def bell_channel(lane: Lane) -> str:
     return f"{PREFIX}{lane}:bell"
 
 
+_ANY_BYTES = "latin-1"  # A stored position may be anything, and must come back byte for byte to be overwritten.
 _SPOILED = 2  # What the script says of a stream that holds more than its publisher wrote.
 _LANE_OF = {bell_channel(lane).encode(): lane for lane in Lane}
 
@@ -122,7 +123,8 @@ class RedisFeed:
 
     async def open_epoch(self, snapshot: SignedSnapshot, *, after: str | None, chunks: Chunks = NO_CHUNKS) -> bool:
         """Begin an epoch if the stored position is `after` (None: if nothing is there); see the protocol."""
-        arguments = (after or "", str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
+        stored = (after or "").encode(_ANY_BYTES)
+        arguments = (stored, str(snapshot.position), snapshot.compact, _moment(snapshot.snapshot.at))
         return await self._store(scripts.OPEN, snapshot, chunks, *arguments, bell_channel(snapshot.snapshot.lane))
 
     async def keep_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
@@ -168,7 +170,7 @@ class RedisFeed:
                 return None  # Somebody has put another type there: as good as nothing.
         if position is None or statement is None:
             return None
-        return Top(position.decode("ascii", "replace"), statement)
+        return Top(position.decode(_ANY_BYTES), statement)
 
     async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
         """Return up to 256 events of an epoch after a sequence."""

@@ -1,8 +1,15 @@
 """The Lua scripts of the feed: one for each step that must happen whole or not at all."""
 
 # Positions and moments are compared as strings: Lua numbers are doubles, and 2^53 + 1 equals 2^53 there.
-APPEND = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+# Where another type stands in the place of a head, the lane stands nowhere: its publisher has to mend it.
+_HEAD = """
+local position = redis.pcall('HGET', KEYS[1], 'position')
+if type(position) == 'table' and not tostring(position.err):find('WRONGTYPE') then return position end
+if position ~= ARGV[1] then return 0 end
+"""
+APPEND = (
+    _HEAD
+    + """
 if KEYS[3] then redis.call('HGET', KEYS[3], '') end -- Fails here, with nothing done, if it is no hash.
 local added = redis.pcall('XADD', KEYS[2], ARGV[2], 'event', ARGV[3])
 if type(added) == 'table' and added.err then
@@ -16,20 +23,26 @@ for i = 8, 7 + erased do redis.call('HDEL', KEYS[3], ARGV[i]) end
 redis.call('PUBLISH', ARGV[6], ARGV[3])
 return 1
 """
-BEAT = """
-local held = redis.call('HMGET', KEYS[1], 'position', 'at', 'beater'); local at = held[2] or ''
+)
+BEAT = (
+    _HEAD
+    + """
+local held = redis.call('HMGET', KEYS[1], 'at', 'beater'); local at = held[1] or ''
 local from = ARGV[2] -- While another replica of the publisher beats, only its silence lets us.
-if held[3] and held[3] ~= ARGV[6] then from = ARGV[7] end
-if held[1] ~= ARGV[1] or (#at == #ARGV[2] and at >= from and at < ARGV[5]) then return 0 end
+if held[2] and held[2] ~= ARGV[6] then from = ARGV[7] end
+if #at == #ARGV[2] and at >= from and at < ARGV[5] then return 0 end
 redis.call('HSET', KEYS[1], 'statement', ARGV[3], 'at', ARGV[2], 'beater', ARGV[6])
 redis.call('PUBLISH', ARGV[4], ARGV[3])
 return 1
 """
-CONFIRM = """
-if redis.call('HGET', KEYS[1], 'position') ~= ARGV[1] then return 0 end
+)
+CONFIRM = (
+    _HEAD
+    + """
 redis.call('HINCRBY', KEYS[1], 'confirmed', 1)
 return 1
 """
+)
 RESEAL = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])

@@ -179,14 +179,17 @@ class Fleet:
         return "\n".join(f"--- {log.stem}\n{log.read_text(errors='replace')[-_LAST_CHARACTERS:]}" for log in logs)
 
     @asynccontextmanager
-    async def redis(self, user: str = "default") -> AsyncIterator[Redis]:
+    async def redis(self, user: str = "default", *, subscribing: bool = False) -> AsyncIterator[Redis]:
         """Log in to the store as one of its users."""
         password = Secret.read(self.directory / "redis" / f"{user}.password")
-        client = connect(self.server.url(), client_name="tests", username=user, password=password)
+        client = connect(
+            self.server.url(), client_name="tests", username=user, password=password, subscribing=subscribing
+        )
         try:
             yield client
         finally:
             await client.aclose()
+            await client.connection_pool.disconnect()
 
 
 def spawn(

@@ -1,6 +1,7 @@
 """Somebody who has stolen the store's administrator, and a key or none: he can write everything and sign little."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -9,9 +10,27 @@ from redis.asyncio import Redis
 from keyturn import entropy
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.events import HEADS, KeysEvent, RevocationsEvent, SignedEvent, sign_event, sign_head
+from keyturn.contract.jwk import load_ed25519_private
 from keyturn.contract.positions import Lane, Position, parse_position
-from keyturn.feed.redis import bell_channel, head_key, stream_key
+from keyturn.feed.redis import PREFIX, PRESENCE, bell_channel, head_key, stream_key
+from tests.faults.fleet import Fleet
 from tests.faults.recorder import CLOCK
+
+
+def stranger(fleet: Fleet, lane: Lane) -> StatementKey:
+    """Make a key that nobody knows."""
+    return StatementKey(entropy.new_statement_key())
+
+
+def role(fleet: Fleet, lane: Lane) -> StatementKey:
+    """Steal the key of a lane's role."""
+    return StatementKey(load_ed25519_private(json.loads((fleet.directory / "roles" / f"{lane}.jwk").read_text())))
+
+
+def other_role(fleet: Fleet, lane: Lane) -> StatementKey:
+    """Steal the key of the role that has no right to a lane."""
+    [other] = set(Lane) - {lane}
+    return role(fleet, other)
 
 
 class Intruder:
@@ -19,11 +38,11 @@ class Intruder:
 
     def __init__(self, redis: Redis) -> None:
         """Use the stolen connection."""
-        self._redis = redis
+        self.redis = redis
 
     async def position(self, lane: Lane) -> Position:
         """Return where a lane stands."""
-        position = await cast("Any", self._redis.hget(head_key(lane), "position"))
+        position = await cast("Any", self.redis.hget(head_key(lane), "position"))
         return parse_position(position.decode())
 
     async def event(
@@ -41,30 +60,41 @@ class Intruder:
 
     async def push(self, lane: Lane, event: SignedEvent, key: StatementKey) -> None:
         """Put an event into stream and channel, and a head that leads to it: wherever a follower may look."""
-        position, now = event.position, CLOCK.now()
+        stream = stream_key(lane, event.position.epoch)
+        await self.redis.xadd(stream, {"event": event.compact}, id=f"{event.position.sequence}-0")
+        await self.redis.publish(bell_channel(lane), event.compact)
+        await self.claim(lane, event.position, key)
+
+    async def claim(self, lane: Lane, position: Position, key: StatementKey) -> None:
+        """Say that a lane stands there: in the head, and on the doorbell."""
+        now = CLOCK.now()
         head = HEADS[lane](
             epoch=position.epoch, sequence=position.sequence, hash=position.hash, at=now, trust=1
         )  # fmt: skip
         signed = sign_head(key, head)
-        stream = stream_key(lane, position.epoch)
-        await self._redis.xadd(stream, {"event": event.compact}, id=f"{position.sequence}-0")
         told = {"position": str(position), "statement": signed.compact, "at": f"{int(now * 1e6):020d}"}
-        await cast("Any", self._redis.hset(head_key(lane), mapping=told))
-        await self._redis.publish(bell_channel(lane), event.compact)
-        await self._redis.publish(bell_channel(lane), signed.compact)
+        await cast("Any", self.redis.hset(head_key(lane), mapping=told))
+        await self.redis.publish(bell_channel(lane), signed.compact)
+
+    async def copy(self, *names: str) -> dict[bytes, tuple[bytes, int]]:
+        """Copy keys, all of the feed's and the records if none is named, with their times to live."""
+        found = [name.encode() for name in names]
+        if not names:
+            presence = PRESENCE.encode()
+            found = [key async for key in self.redis.scan_iter(PREFIX + "*") if not key.startswith(presence)]
+        copied = {key: (await self.redis.dump(key), max(await self.redis.pttl(key), 0)) for key in found}
+        return {key: (value, ttl) for key, (value, ttl) in copied.items() if value is not None}
+
+    async def put_back(self, copied: dict[bytes, tuple[bytes, int]]) -> None:
+        """Put copies in the place of whatever is there."""
+        for key, (value, ttl) in copied.items():
+            await self.redis.restore(key, ttl, value, replace=True)
 
     @asynccontextmanager
-    async def undone(self, lanes: Iterable[Lane]) -> AsyncIterator[None]:
-        """Put back afterwards what the store held, as an operator would from a backup of a moment ago."""
-        keys = [
-            name for lane in lanes for name in (head_key(lane), stream_key(lane, (await self.position(lane)).epoch))
-        ]
-        kept = {key: await self._redis.dump(key) for key in keys}
+    async def borrowing(self, *names: str) -> AsyncIterator[None]:
+        """Put these keys back afterwards."""
+        copied = await self.copy(*names)
         try:
             yield
         finally:
-            for key, value in kept.items():
-                if value is None:
-                    await self._redis.delete(key)
-                else:
-                    await self._redis.restore(key, 0, value, replace=True)
+            await self.put_back(copied)

@@ -54,9 +54,20 @@ class People:
         """Ask every sidecar that runs."""
         return [(await self.check(held, name)).status for name in self.sidecars()]
 
+    async def opaque(self) -> str:
+        """Get an opaque token, which must be had."""
+        form = {"grant_type": "client_credentials", "token_format": "opaque"}
+        told = await self.ask("authorization", "/token", form=form, who="client")
+        assert told is not None, self.refused[-1:]
+        return str(told[1]["access_token"])
+
     async def introspect(self, held: Held) -> bool | None:
         """Ask the introspection service; None where it cannot tell."""
-        told = await self.ask("introspection", "/introspect", form={"token": held.text}, who="resource")
+        return await self.introspect_text(held.text)
+
+    async def introspect_text(self, text: str) -> bool | None:
+        """Ask about any token, which may be an opaque one."""
+        told = await self.ask("introspection", "/introspect", form={"token": text}, who="resource")
         return None if told is None else bool(told[1]["active"])
 
     async def revoke(self, held: Held, *, wait: bool = True) -> int | None:

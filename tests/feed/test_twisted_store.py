@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from keyturn.contract.envelope import StatementType
-from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.errors import FeedUnavailable, PositionTaken
 from keyturn.contract.positions import Lane
 from keyturn.contract.revocations import BUCKET_SECONDS
 from keyturn.contract.selectors import SelectorKind
@@ -166,3 +166,34 @@ async def test_a_chunk_that_another_publisher_swept_meanwhile_is_stored_again(
     assert await world.feed.keep_snapshot(snapshot, chunks)
     assert len(swept) == 2
     assert await world.feed.chunks(REVOCATIONS, list(chunks)) == chunks
+
+
+@pytest.mark.parametrize("stored", [b"junk", b"\xff\n1:2", b"\xc3\xbf:1:x", b"9:9:\x00"])
+async def test_an_epoch_opens_over_whatever_stands_in_the_place_of_a_position(
+    world: World, store: Store, stored: bytes
+) -> None:
+    """Three bytes that are no text once kept the publishers from ever mending their lane."""
+    if store.redis is None:
+        return
+    await standing(world)
+    await cast("Awaitable[int]", store.redis.hset(head_key(Lane.KEYS), mapping={"position": stored}))
+    top = await world.feed.top(Lane.KEYS)
+    assert top is not None
+    assert await world.feed.open_epoch(world.genesis(Lane.KEYS, epoch=2), after=top.position)
+    top = await world.feed.top(Lane.KEYS)
+    assert top is not None
+    assert top.position.startswith("2:0:")
+
+
+async def test_a_head_of_another_type_is_a_lane_that_stands_nowhere(world: World, store: Store) -> None:
+    """It once failed each heartbeat, so that the publisher never came to mending it."""
+    if store.redis is None:
+        return
+    start = await standing(world)
+    await store.redis.set(head_key(Lane.KEYS), b"no hash")
+    assert not await world.feed.beat(head(world, start, at=world.clock.now() + 1), beater="one")
+    assert not await world.feed.confirm(Lane.KEYS, start)
+    with pytest.raises(PositionTaken):
+        await world.feed.append(next_event(world, start), after=start)
+    assert await world.feed.open_epoch(world.genesis(Lane.KEYS, epoch=2), after=None)
+    assert (await standing(world)).epoch == 2

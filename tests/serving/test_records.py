@@ -139,3 +139,13 @@ def test_record_keys_are_read_strictly_and_never_shown() -> None:
     for bad in ({**good, "seal": b64url(bytes(31))}, {**good, "more": "x"}, {"id": "1"}, {**good, "pepper": 7}):
         with pytest.raises(MalformedInput):
             RecordKeys.parse(encode_json(bad))
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_head_of_another_type_makes_everything_unknown(store: RecordStore, redis: Redis, lane: Lane) -> None:
+    """Somebody else has written there: an answer of 500 would not make a client come back."""
+    token = new_access_token()
+    await store.put(token, RECORD, expires_at=SystemClock().now() + 60)
+    await redis.set(head_key(lane), b"no hash")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await store.read(token)
