@@ -13,6 +13,7 @@ from keyturn.contract.events import (
 from keyturn.contract.keys import KeyRecord, KeySet, Phase, Revoked
 from keyturn.contract.positions import Position
 from keyturn.contract.selectors import Selector, SelectorKind, hashed
+from keyturn.contract.snapshots import Chunks, unpack
 from tests.rotation.facts import Token
 
 
@@ -81,17 +82,18 @@ class Truth:
                 if isinstance(change, Revoked):
                     self.keys_revoked.setdefault(change.kid, moment)
 
-    def began(self, signed: SignedSnapshot, moment: float) -> None:
+    def began(self, signed: SignedSnapshot, chunks: Chunks, moment: float) -> None:
         """Take the snapshot that opened an epoch."""
         snapshot = signed.snapshot
         if isinstance(snapshot, KeysSnapshot):
             self._become(KeySet(snapshot.keys, snapshot.requests), signed.position, moment)
         elif isinstance(snapshot, RevocationsSnapshot):
-            held = {name for name, _, _ in snapshot.rows}
+            indexes = unpack(snapshot.sections, chunks)
+            held = {(index.key, name) for index in indexes for name, _, _ in index.rows()}
             for one in self.revocations:
-                selector = one.selector
-                name = hashed(snapshot.hash_key, selector.kind, selector.iss, selector.value)
-                if one.landed is None and name in held:
+                kind, iss, value = one.selector.kind, one.selector.iss, one.selector.value
+                known = any((index.key, hashed(index.key, kind, iss, value)) in held for index in indexes)
+                if one.landed is None and known:
                     one.landed, one.place = moment, signed.position.place
 
     def lost(self, keys: Position, revocations: Position, moment: float) -> None:

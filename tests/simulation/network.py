@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from keyturn.contract.errors import FeedUnavailable, KeyturnError
 from keyturn.contract.events import SignedEvent, SignedSnapshot
+from keyturn.contract.snapshots import NO_CHUNKS
 from keyturn.feed.log import Rung
 from keyturn.feed.memory import MemoryFeed, _Subscription
 from tests.rotation.dice import Dice
@@ -95,7 +96,7 @@ class Channel:
         async def begin(store: MemoryFeed) -> bool:
             begun = await MemoryFeed.open_epoch(store, snapshot, **named)
             if begun:
-                self._server.take(snapshot)
+                self._server.take(snapshot, named.get("chunks", NO_CHUNKS))
             return begun
 
         return bool(await self.call("open_epoch", begin))

@@ -8,6 +8,7 @@ from typing import Any
 
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.events import SignedEvent, SignedSnapshot
+from keyturn.contract.snapshots import NO_CHUNKS, Chunks
 from keyturn.feed.memory import MemoryFeed
 from tests.simulation.history import History
 
@@ -30,7 +31,7 @@ class Server:
     """Answers one request at a time; `landed` hears of each event that it took, `writes` counts all of them."""
 
     def __init__(
-        self, history: History, landed: Callable[[SignedEvent | SignedSnapshot], None], *, keeps_images: bool
+        self, history: History, landed: Callable[[SignedEvent | SignedSnapshot, Chunks], None], *, keeps_images: bool
     ) -> None:
         """Begin empty and running; without images nothing can be lost."""
         self.store = MemoryFeed()
@@ -61,9 +62,9 @@ class Server:
             self._images.append(before)
         return result
 
-    def take(self, signed: SignedEvent | SignedSnapshot) -> None:
+    def take(self, signed: SignedEvent | SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> None:
         """Tell that an event, or the snapshot that opens an epoch, has landed."""
-        self._landed(signed)
+        self._landed(signed, chunks)
 
     def stop(self) -> None:
         """Answer nobody, and lose every subscription; what was written stays."""

@@ -10,6 +10,7 @@ import pytest
 
 from keyturn.contract.events import SignedEvent, SignedSnapshot
 from keyturn.contract.positions import Lane, Position, parse_position
+from keyturn.contract.snapshots import Chunks
 from keyturn.feed import publisher
 from keyturn.verifier import follower
 from keyturn.verifier.verdict import Verdict
@@ -109,7 +110,7 @@ class Simulation:
 
     # What the checkers hear of
 
-    def _landed(self, signed: SignedEvent | SignedSnapshot) -> None:
+    def _landed(self, signed: SignedEvent | SignedSnapshot, chunks: Chunks) -> None:
         position, moment = signed.position, self.loop.time()
         if isinstance(signed, SignedEvent):
             lane, did = signed.event.lane, "takes"
@@ -117,7 +118,7 @@ class Simulation:
         else:
             lane, did = signed.snapshot.lane, "begins"
             self.reached["epochs opened"] += 1
-            self.truth.began(signed, moment)
+            self.truth.began(signed, chunks, moment)
         self.history.note(SERVER, f"{did} {lane} {position.epoch}:{position.sequence} {position.hash[:8]}")
         self._tell(lambda checker: checker.landed(lane))
 
