@@ -1,13 +1,12 @@
 """What a receipt says an event would survive: asked of real servers, and never more than they said."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from keyturn.contract.errors import ConfigurationError, Unconfirmed
 from keyturn.contract.positions import Lane
@@ -20,66 +19,14 @@ from keyturn.process.soundness import require_sound
 from serving.problems import Style, answer_error
 from serving.receipts import Vouching
 from serving.storewatch import LOOK_SECONDS, StoreWatch
-from stack.ports import LOOPBACK, free_port
+from stack.ports import free_port
 from stack.server import EmbeddedServer
 from tests.building import Standing, standing
 from tests.stores.living import CLOCK
+from tests.stores.pairs import Pair
 from tests.waiting import eventually
 
 NO_WAIT = ["+@all", "-wait", "-waitaof"]
-
-
-class Pair:
-    """A server and its replica."""
-
-    def __init__(self, directory: Path) -> None:
-        """Describe them."""
-        quick = {"repl-diskless-sync-delay": "0"}
-        self.primary = EmbeddedServer(directory / "primary", settings=quick)
-        self._directory, self._quick = directory, quick
-
-    async def start(self) -> None:
-        """Start both."""
-        await self.primary.start()
-        follows = {"replicaof": f"{LOOPBACK} {self.primary.port}"}
-        self.replica = EmbeddedServer(self._directory / "replica", settings=self._quick | follows)
-        await self.replica.start()
-        await eventually(self.connected)
-
-    async def stop(self) -> None:
-        """End both."""
-        await self.replica.stop()
-        await self.primary.stop()
-
-    @asynccontextmanager
-    async def redis(self) -> AsyncIterator[Redis]:
-        """Connect to the primary."""
-        async with AsyncExitStack() as stack:
-            yield StoreConnections(stack, RedisSettings(url=self.primary.url()), "tests").client()
-
-    async def connected(self) -> bool:
-        """Say whether the replica is in step."""
-        async with self.redis() as redis:
-            told = await redis.info("replication")
-        return bool(told.get("slave0", {}).get("state") == "online")
-
-
-@pytest.fixture(scope="module")
-def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Run a pair for all tests here."""
-    with asyncio.Runner() as runner:
-        pair = Pair(tmp_path_factory.mktemp("pair"))
-        runner.run(pair.start())
-        yield pair
-        runner.run(pair.stop())
-
-
-@pytest.fixture
-async def pair(running_pair: Pair) -> AsyncIterator[Pair]:
-    """Return the pair, and leave the primary with its own settings."""
-    yield running_pair
-    async with running_pair.redis() as admin:
-        await admin.config_set("min-replicas-to-write", 0)
 
 
 class Publishing:

@@ -1,7 +1,5 @@
 """Sentinel puts another server in the primary's place: everybody goes there, and nothing is believed twice."""
 
-import asyncio
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -19,23 +17,6 @@ from tests.stores.sentinels import NAME, SentinelGroup
 from tests.waiting import eventually
 
 BACK_SECONDS = 3.0  # Fresh again, after there is a primary.
-
-
-@pytest.fixture(scope="module")
-def running_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    """Run one group for all tests here."""
-    with asyncio.Runner() as runner:
-        group = SentinelGroup(tmp_path_factory.mktemp("sentinels"))
-        runner.run(group.__aenter__())
-        yield group
-        runner.run(group.__aexit__(None, None, None))
-
-
-@pytest.fixture
-async def group(running_group: SentinelGroup) -> SentinelGroup:
-    """Return the group, empty and whole: three servers that run, two of them replicas in step."""
-    await running_group.mended()
-    return running_group
 
 
 async def works(system: Living, name: str) -> None:
