@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from keyturn.cli.facts import Facts, LaneFacts
 from keyturn.cli.tables import moment, plain
+from keyturn.contract.events import FORMATS
 from keyturn.contract.keys import Phase
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import IdentityKind
@@ -36,7 +37,7 @@ class Result(NamedTuple):
 def examine(facts: Facts) -> list[Result]:
     """Return the findings, in the order in which one cause explains the next."""
     checks: tuple[Callable[[Facts], Iterator[Result]], ...] = (
-        _store, _rights, _eviction, _durability, _trust, _lanes, _clock, _sealed, _presence, _services,
+        _store, _rights, _eviction, _durability, _trust, _format, _lanes, _clock, _sealed, _presence, _services,
     )  # fmt: skip
     return [result for check in checks for result in check(facts)]
 
@@ -119,6 +120,16 @@ def _trust(facts: Facts) -> Iterator[Result]:
     mend = _if(left < WARN_BEFORE_EXPIRY_SECONDS, "sign a new one: `keyturn trust renew`")
     level = Level.FAIL if left <= 0 else Level.WARN if left < WARN_BEFORE_EXPIRY_SECONDS else Level.OK
     yield Result("trust document", level, seen + (", HAS EXPIRED" if left <= 0 else ""), mend)
+
+
+def _format(facts: Facts) -> Iterator[Result]:
+    if facts.trust is None:
+        yield _untold("feed format", "there is no trust document to say what publishers write")
+        return
+    written, known = facts.trust.document.feed_format, ", ".join(map(str, FORMATS))
+    well = written in FORMATS
+    seen = f"publishers write {written}, this version reads {known}"
+    yield Result("feed format", Level.OK if well else Level.FAIL, seen, _if(not well, "upgrade this host's Keyturn"))
 
 
 def _lanes(facts: Facts) -> Iterator[Result]:

@@ -13,7 +13,7 @@ from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_cred
 from keyturn.contract.encoding import b64url
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.events import KeysSnapshot, RevocationsSnapshot, sign_snapshot
+from keyturn.contract.events import FORMAT, KeysSnapshot, RevocationsSnapshot, sign_snapshot
 from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.positions import Lane
 from keyturn.contract.snapshots import Section
@@ -112,6 +112,7 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
         issued_at=now,
         expires_at=now + TRUST_DAYS * 86400,
         dev=plan.dev,
+        feed_format=FORMAT,
         roles={lane.value: (file.key.public,) for lane, file in roles.items()},
         lowest_epoch={lane.value: 1 for lane in Lane},
         identities={name: _identity(name, file.key, plan) for name, file in identities.items()},

@@ -14,7 +14,9 @@ from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry
 from keyturn.contract.snapshots import Sections, digests_of, repeats_a_key
 
-FORMAT = 1
+FORMATS: tuple[int, ...] = (1,)
+"""Formats of the feed that this version reads and writes, the newest last; the root's document says which to write."""
+FORMAT = FORMATS[-1]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
@@ -196,9 +198,28 @@ def _decode(payload: bytes, lane: Lane, decoder: "msgspec.json.Decoder[_Read]") 
     try:
         statement = decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
+        _require_known(_format_of(payload))
         raise UnknownKind("a signed statement that this version cannot read; upgrade the reader") from error
-    if statement.format != FORMAT:
-        raise UnknownKind(f"feed format {statement.format}; this version reads {FORMAT}")
+    _require_known(statement.format)
     if statement.lane is not lane:
         raise UnknownKind(f"a statement of lane {statement.lane} stands in lane {lane}")
     return statement
+
+
+class _Format(msgspec.Struct, frozen=True):
+    """What a statement of any format has."""
+
+    format: int = FORMAT
+
+
+def _format_of(payload: bytes) -> int:
+    try:
+        return msgspec.json.decode(payload, type=_Format).format
+    except (msgspec.DecodeError, RecursionError):
+        return FORMAT  # It is not the format that is in the way.
+
+
+def _require_known(number: int) -> None:
+    if number not in FORMATS:
+        known = ", ".join(map(str, FORMATS))
+        raise UnknownKind(f"feed format {number}; this version reads {known}; upgrade the reader")

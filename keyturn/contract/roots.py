@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementKey, StatementType, open_statement
 from keyturn.contract.errors import BrokenChain, ForgedSignature, MalformedInput, UnknownKind
-from keyturn.contract.events import FORMAT
 from keyturn.contract.jwk import load_public, thumbprint
 
+FORMAT = 1  # Of steps and of trust documents; the feed has one of its own.
 MOST_STEPS = 32
 """Steps from root to root that a bundle carries; whoever pins an older root has to pin another."""
 LARGEST_BUNDLE_BYTES = 1024 * 1024

@@ -11,10 +11,9 @@ from msgspec import Meta
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementKey, StatementType, open_statement
 from keyturn.contract.errors import MalformedInput, TrustError, TrustExpired, UnknownKind
-from keyturn.contract.events import FORMAT
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
-from keyturn.contract.roots import signers_of, split_bundle, walk
+from keyturn.contract.roots import FORMAT, signers_of, split_bundle, walk
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,6 +71,7 @@ class TrustDocument(_Part, frozen=True, kw_only=True):
     issued_at: float
     expires_at: float
     dev: bool = False
+    feed_format: Annotated[int, Meta(ge=1)] = 1  # What publishers write: the root says when all read the next one.
     roles: dict[str, tuple[dict[str, Any], ...]]  # Lane → public keys that may sign it.
     lowest_epoch: dict[str, int]  # Lane → epoch below which nothing counts.
     identities: dict[str, Identity] = {}

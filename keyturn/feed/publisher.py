@@ -9,6 +9,7 @@ from keyturn.contract.encoding import digest
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken, StreamSpoiled, TrustError
 from keyturn.contract.events import (
+    FORMATS,
     HEADS,
     KeysEvent,
     KeysSnapshot,
@@ -111,7 +112,8 @@ class Publisher:
         `event_id` is the caller's, where a repeated order must be recognised; else it is a new one.
 
         Raises PositionTaken if another publisher was first (catch up and decide again) and FeedUnavailable if
-        the outcome is unknown, or if the root has taken the role from this key: nobody would believe the event.
+        the outcome is unknown, or if the root has taken the role from this key, or has publishers write a format
+        that this version does not know: nobody would believe or read the event.
         """
         after = self._replica.position(self.lane)
         if after is None:
@@ -121,7 +123,8 @@ class Publisher:
         now = self._clock.now()
         place = {
             "epoch": after.epoch, "sequence": after.sequence + 1, "previous": after.hash, "at": now,
-            "trust": self._replica.trust.version, "id": event_id or entropy.uuid7(now), "report": report,
+            "trust": self._replica.trust.version, "format": self._format(),
+            "id": event_id or entropy.uuid7(now), "report": report,
         }  # fmt: skip
         event: Any
         if self.lane is Lane.KEYS:
@@ -149,7 +152,7 @@ class Publisher:
             return False
         head = HEADS[self.lane](
             epoch=position.epoch, sequence=position.sequence, hash=position.hash,
-            at=self._clock.now(), trust=self._replica.trust.version,
+            at=self._clock.now(), trust=self._replica.trust.version, format=self._format(),
         )  # fmt: skip
         asked = self._clock.boottime()
         rang = await self._feed.beat(sign_head(self._key, head), beater=self._name)
@@ -280,11 +283,21 @@ class Publisher:
                 pass  # The follower notes the loss; verifiers see the silence.
             await self._clock.sleep(HEARTBEAT_SECONDS)
 
+    def _format(self) -> int:
+        """Return the format that the root has publishers write; raises FeedUnavailable for one that we do not know."""
+        wanted = self._replica.trust.document.feed_format
+        if wanted not in FORMATS:
+            known = ", ".join(map(str, FORMATS))
+            raise FeedUnavailable(
+                f"the root has publishers write feed format {wanted}, and this version knows {known}; upgrade it"
+            )
+        return wanted
+
     def _state(self, position: Position, keys: KeySet | None = None) -> tuple[Snapshot, Chunks]:
         """Return all that our replica holds: of the revocations, every index that still matters."""
         place: dict[str, Any] = {
             "epoch": position.epoch, "sequence": position.sequence, "hash": position.hash,
-            "at": self._clock.now(), "trust": self._replica.trust.version,
+            "at": self._clock.now(), "trust": self._replica.trust.version, "format": self._format(),
         }  # fmt: skip
         if self.lane is Lane.KEYS:
             keys = self._replica.keys if keys is None else keys

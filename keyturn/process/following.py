@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock, SystemClock
+from keyturn.contract.events import FORMATS
 from keyturn.contract.positions import Lane
 from keyturn.feed.assurance import Assurance
 from keyturn.feed.redis import RedisFeed
@@ -122,6 +123,17 @@ def unready(replica: Replica, clock: Clock) -> str | None:
         return f"no snapshot of lane {' or '.join(missing)} has been read"
     if clock.now() >= replica.trust.document.expires_at:
         return "the trust document has expired"
+    if (reason := _unreadable(replica)) is not None:
+        return reason
     if replica.state(clock.now(), clock.boottime()) is State.EXPIRED:
-        return "the feed has been silent for too long, or says what this version cannot read"
+        return "the feed has been silent for too long"
+    return None
+
+
+def _unreadable(replica: Replica) -> str | None:
+    """Return what stands in the feed, or will, that this version does not know; None if it knows all."""
+    for lane, reason in replica.unreadable.items():
+        return f"lane {lane} says what this version cannot read: {reason}"
+    if (written := replica.trust.document.feed_format) not in FORMATS:
+        return f"the root has publishers write feed format {written}, which this version does not know: upgrade it"
     return None

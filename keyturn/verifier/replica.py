@@ -79,7 +79,7 @@ class Replica:
         self._positions: dict[Lane, Position] = {}
         self._recent: dict[Lane, OrderedDict[str, None]] = {lane: OrderedDict() for lane in Lane}
         self._heard = {lane: Heard() for lane in Lane}
-        self._unreadable: set[Lane] = set()
+        self.unreadable: dict[Lane, str] = {}  # Lanes that say what this version cannot read, and why.
         # Before both of these moments the state is fresh: what the hot path compares, kept by `_limit_freshness`.
         self.fresh_until = self.fresh_until_boottime = float("-inf")
 
@@ -110,7 +110,7 @@ class Replica:
 
     def age(self, now: float, boottime: float) -> float:
         """Return the age of the older lane in seconds; infinite where there is none or it cannot be read."""
-        if self._unreadable or len(self._positions) < len(self._heard):
+        if self.unreadable or len(self._positions) < len(self._heard):
             return float("inf")
         return max(heard.age(now, boottime) for heard in self._heard.values())
 
@@ -152,7 +152,7 @@ class Replica:
         self.tails[lane].clear()
         self.lost.pop(lane, None)
         self._recent[lane].clear()  # An order that is repeated now has to be carried out again.
-        self._unreadable.discard(lane)
+        self.unreadable.pop(lane, None)
         if lane is Lane.KEYS:
             self._use(KeySet())
         else:
@@ -299,7 +299,7 @@ class Replica:
 
     def _limit_freshness(self) -> None:
         """Work out until when `state` is fresh, by each clock; called whenever anything that it looks at changes."""
-        if self._unreadable or len(self._positions) < len(self._heard):
+        if self.unreadable or len(self._positions) < len(self._heard):
             self.fresh_until = self.fresh_until_boottime = float("-inf")
             return
         stale_after = self.freshness.stale_after_seconds
@@ -339,8 +339,8 @@ class Replica:
         """Expire for good if something signed cannot be read: it could be a revocation."""
         try:
             yield
-        except UnknownKind:
-            self._unreadable.add(lane)
+        except UnknownKind as error:
+            self.unreadable[lane] = str(error)
             self.generation += 1
             self._limit_freshness()
             raise

@@ -63,7 +63,7 @@ def test_where_all_is_well_every_question_is_ok() -> None:
     results = examine(well())
     assert {one.level for one in results} == {Level.OK}, results
     assert not any(one.mend for one in results)
-    assert len(results) == 12
+    assert len(results) == 13
 
 
 def test_where_nothing_could_be_found_out_nothing_is_ok() -> None:
@@ -99,6 +99,7 @@ def lanes(**changes: Any) -> dict[Lane, LaneFacts]:
         ("trust document", "fail", "another root", {"trust": None, "trust_trouble": "by another root"}),
         ("trust document", "fail", "HAS EXPIRED", {"now": NOW + 41 * 86_400}),
         ("trust document", "warn", "expires 2027", {"now": NOW + 11 * 86_400}),
+        ("feed format", "fail", "write 9, this version reads", {"trust": world().trust(feed_format=9)}),
         ("lane keys", "fail", "never began", {"lanes": lanes(top=None)}),
         ("lane keys", "fail", "no position: rubbish?", {"lanes": lanes(top="rubbish\x1b", top_place=None)}),
         ("lane keys", "fail", "no snapshot", {"lanes": lanes(held=(0, 0))}),
