@@ -101,6 +101,8 @@ def load_public(jwk: Mapping[str, Any], alg: str) -> PublicKey:
     kty, crv = _SHAPES[alg]
     if jwk.get("kty") != kty or (crv is not None and jwk.get("crv") != crv):
         raise MalformedInput(f"a key for {alg} has kty {kty}" + (f" and crv {crv}" if crv else ""))
+    if alg == "EdDSA":
+        return _load_ed25519(jwk)
     try:
         key = PyJWK(dict(jwk), algorithm=alg).key
     except (InvalidKeyError, PyJWKError, ValueError, TypeError) as error:
@@ -108,6 +110,15 @@ def load_public(jwk: Mapping[str, Any], alg: str) -> PublicKey:
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < SMALLEST_RSA_BITS:
         raise MalformedInput(f"RSA keys have at least {SMALLEST_RSA_BITS} bits")
     return cast("PublicKey", key)
+
+
+def _load_ed25519(jwk: Mapping[str, Any]) -> ed25519.Ed25519PublicKey:
+    """Read the one value of RFC 8037, 2, directly: a trust document holds a key for each verifier of a fleet."""
+    x = jwk.get("x")
+    try:
+        return ed25519.Ed25519PublicKey.from_public_bytes(unb64url(x if isinstance(x, str) else ""))
+    except ValueError as error:
+        raise MalformedInput("not a public key for EdDSA") from error
 
 
 def ed25519_private_jwk(key: ed25519.Ed25519PrivateKey) -> dict[str, str]:

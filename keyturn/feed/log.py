@@ -109,6 +109,10 @@ class Feed(Protocol):
         """Return the newest place, None for a lane that never began, or that was overwritten by something else."""
         ...
 
+    async def all_tops(self) -> dict[Lane, Top | None]:
+        """Return the newest place of every lane, in one step: what a fleet that comes back asks first."""
+        ...
+
     async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
         """Return up to 256 events of an epoch after a sequence, in order."""
         ...

@@ -173,6 +173,10 @@ class MemoryFeed:
         chain = self._chains.get(lane)
         return None if chain is None else Top(chain.position, chain.statement)
 
+    async def all_tops(self) -> dict[Lane, Top | None]:
+        """Return the newest place of every lane."""
+        return {lane: await self.top(lane) for lane in Lane}
+
     async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
         """Return up to 256 events of an epoch after a sequence."""
         self._reach()

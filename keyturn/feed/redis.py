@@ -159,18 +159,18 @@ class RedisFeed:
 
     async def top(self, lane: Lane) -> Top | None:
         """Return the newest place."""
+        return (await self._tops(lane))[lane]
+
+    async def all_tops(self) -> dict[Lane, Top | None]:
+        """Return the newest place of every lane, in one round trip."""
+        return await self._tops(*Lane)
+
+    async def _tops(self, *lanes: Lane) -> dict[Lane, Top | None]:
         with _reaching():
-            try:
-                position, statement = await cast(
-                    "Awaitable[list[bytes | None]]", self._reading.hmget(head_key(lane), ["position", "statement"])
-                )
-            except ResponseError as error:
-                if not str(error).startswith("WRONGTYPE"):
-                    raise
-                return None  # Somebody has put another type there: as good as nothing.
-        if position is None or statement is None:
-            return None
-        return Top(position.decode(_ANY_BYTES), statement)
+            pipeline = self._reading.pipeline(transaction=False)
+            for lane in lanes:
+                pipeline.hmget(head_key(lane), ["position", "statement"])
+            return dict(zip(lanes, map(_top, await pipeline.execute(raise_on_error=False)), strict=True))
 
     async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
         """Return up to 256 events of an epoch after a sequence."""
@@ -281,6 +281,18 @@ class RedisFeed:
 
 async def _run(redis: Redis, sha: str, keys: list[str], arguments: tuple[Any, ...]) -> int:
     return int(await cast("Awaitable[int]", redis.evalsha(sha, len(keys), *keys, *arguments)))
+
+
+def _top(answer: Any) -> Top | None:
+    """Read what the server holds as a lane's head; raises the error with which it answered."""
+    if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+        return None  # Somebody has put another type there: as good as nothing.
+    if isinstance(answer, Exception):
+        raise answer
+    position, statement = answer
+    if position is None or statement is None:
+        return None
+    return Top(position.decode(_ANY_BYTES), statement)
 
 
 class _RedisDoorbell:

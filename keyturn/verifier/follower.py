@@ -148,15 +148,20 @@ class Follower:
     async def _read_all(self) -> None:
         if self.replica.trust.version == 0:
             await self._read_trust()
-        for lane in Lane:
-            await self._read_lane(lane)
+        began = self._clock.boottime()
+        for lane, top in (await self._feed.all_tops()).items():
+            self._looked_at[lane] = began
+            await self._read_to(lane, top)
         self._last_catch_up = self._clock.boottime()
         self._tell()
 
     async def _read_lane(self, lane: Lane) -> None:
-        """Bring a lane to the store's newest place: events where they extend ours, else the snapshot."""
+        """Bring a lane to the store's newest place."""
         self._looked_at[lane] = self._clock.boottime()
-        top = await self._feed.top(lane)
+        await self._read_to(lane, await self._feed.top(lane))
+
+    async def _read_to(self, lane: Lane, top: Top | None) -> None:
+        """Bring a lane to a place that the store told: by events where they extend ours, else by the snapshot."""
         if top is None:
             return
         try:

@@ -7,7 +7,7 @@ import pytest
 
 from keyturn import entropy
 from keyturn.contract.assertions import LIFE_SECONDS, open_assertion, sign_assertion
-from keyturn.contract.encoding import b64url, encode_json
+from keyturn.contract.encoding import b64url, encode_json, unb64url
 from keyturn.contract.envelope import StatementKey, StatementType, open_statement, statement_type
 from keyturn.contract.errors import ForgedSignature, MalformedInput, TrustError, TrustExpired, UnknownKind
 from keyturn.contract.jwk import load_public, public_jwk, thumbprint
@@ -215,6 +215,16 @@ def test_a_public_key_fits_its_algorithm_only_and_brings_no_private_member(alg: 
         for value in (None, "", 7, "!", ["x"]):
             with pytest.raises(MalformedInput):
                 load_public(jwk | {member: value}, alg)
+
+
+def test_an_ed25519_key_has_one_spelling_and_one_length() -> None:
+    """Two spellings of one key have two thumbprints, and so two names."""
+    jwk = public_jwk(entropy.new_key("EdDSA").public_key())
+    x, raw = jwk["x"], unb64url(jwk["x"])
+    stray = x[:-1] + chr(ord(x[-1]) + 1)  # The last character carries two bits that belong to no byte.
+    for value in (x + "=", x + "\n", stray, b64url(raw[:-1]), b64url(raw + b"\0"), "\ud800" * 43):
+        with pytest.raises(MalformedInput):
+            load_public(jwk | {"x": value}, "EdDSA")
 
 
 def test_a_point_off_the_curve_and_a_short_rsa_key_are_refused() -> None:

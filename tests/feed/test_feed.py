@@ -12,6 +12,7 @@ from keyturn.contract.revocations import BUCKET_SECONDS, RevocationIndex
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.snapshots import Chunks, pack
 from keyturn.feed.log import BATCH, Beside, Doorbell, Listening, Rung
+from keyturn.feed.redis import head_key
 from tests.feed.conftest import Store
 from tests.world import World
 
@@ -264,6 +265,17 @@ async def test_a_trust_document_replaces_only_the_one_that_was_looked_at(world: 
     assert await world.feed.keep_trust(third, over=first)
     assert await world.feed.trust() == third
     assert not await world.feed.keep_trust(second, over=first)
+
+
+async def test_the_tops_of_all_lanes_are_told_together(world: World, store: Store) -> None:
+    """Who comes back after a cut asks once for both; a lane that somebody overwrote does not hide the other."""
+    revocations = await world.feed.top(Lane.REVOCATIONS)
+    assert await world.feed.all_tops() == {Lane.KEYS: await world.feed.top(Lane.KEYS), Lane.REVOCATIONS: revocations}
+    if store.redis is not None:
+        await store.redis.delete(head_key(Lane.KEYS))
+        assert await world.feed.all_tops() == {Lane.KEYS: None, Lane.REVOCATIONS: revocations}
+        await store.redis.set(head_key(Lane.KEYS), "something else")
+        assert await world.feed.all_tops() == {Lane.KEYS: None, Lane.REVOCATIONS: revocations}
 
 
 async def test_the_doorbell_says_that_it_listens_and_then_carries_each_statement(world: World) -> None:

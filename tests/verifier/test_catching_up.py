@@ -4,8 +4,10 @@ import asyncio
 
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.positions import Lane
+from keyturn.feed.log import Top
+from keyturn.feed.memory import MemoryFeed
 from tests.clocks import ManualClock
-from tests.verifier.followed import KEYS, REVOCATIONS, as_time_passes
+from tests.verifier.followed import KEYS, REVOCATIONS, as_time_passes, revoke, revoked
 from tests.verifier.twisted import TwistedFeed
 from tests.waiting import eventually
 from tests.world import World
@@ -58,3 +60,43 @@ async def test_flights_are_paced_and_a_failed_one_fails_whoever_waits(
     feed.reachable = True
     clock.advance(0.11)
     await member.follower.catch_up()
+
+
+class Asked(TwistedFeed):
+    """A feed that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions: list[str] = []
+
+    async def all_tops(self) -> dict[Lane, Top | None]:
+        """Return the newest places."""
+        self.questions.append("all_tops")
+        return await MemoryFeed.all_tops(self)
+
+    async def events(self, lane: Lane, *, epoch: int, after: int) -> list[bytes]:
+        """Return events."""
+        self.questions.append(f"events after {after}")
+        return await super().events(lane, epoch=epoch, after=after)
+
+    async def snapshot(self, lane: Lane) -> bytes | None:
+        """Return the newest snapshot."""
+        self.questions.append("snapshot")
+        return await super().snapshot(lane)
+
+
+async def test_who_comes_back_after_a_cut_asks_once_and_reads_what_it_missed_only(clock: ManualClock) -> None:
+    """Five hundred come back at the same time: a whole stream for each would be the next outage."""
+    feed = Asked()
+    world = await World(feed=feed, clock=clock).begin()
+    publisher = await world.caught_up()
+    async with world.following() as member:
+        await revoke(world, publisher, *(f"heard-{number}" for number in range(9)))
+        await eventually(lambda: revoked(member, "heard-8"))
+        feed.questions.clear()
+        feed.cut()
+        feed.deaf = True
+        await revoke(world, publisher, "missed")
+        feed.deaf = False
+        await as_time_passes(clock, 0.1, lambda: revoked(member, "missed"))
+        assert feed.questions == ["all_tops", "events after 9"]
