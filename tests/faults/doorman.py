@@ -59,11 +59,11 @@ class Doorman:
         self.dropped = 0
         self.lost: frozenset[Way] = frozenset()
         self.port = 0
-        self._store_port = store_port
+        self.store_port = store_port  # Where new connections go.
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take one connection through to the store."""
-        up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self._store_port)
+        up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self.store_port)
         ways = [
             asyncio.create_task(self._pass_on(reader, up_writer)),
             asyncio.create_task(self._pass_back(up_reader, writer)),

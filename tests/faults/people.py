@@ -92,7 +92,18 @@ class People:
         return None if told is None else told[0]
 
     async def order(self, name: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any] | None:
-        """Send an operator's order; None where the service says that it cannot now."""
+        """Send an operator's order; None where the service says that it cannot now.
+
+        A store that came back empty has forgotten the operator's token, which is opaque: he signs in again.
+        """
+        told = await self._order(name, path, body)
+        if told is None and self.refused[-1][0] == 401:
+            self.refused.pop()
+            self._admin_token = ""
+            told = await self._order(name, path, body)
+        return told
+
+    async def _order(self, name: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any] | None:
         if not self._admin_token:
             form = {"grant_type": "client_credentials"}
             told = await self.ask("authorization", "/token", form=form, who="admin")
