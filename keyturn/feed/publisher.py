@@ -34,6 +34,7 @@ from keyturn.feed.tail import Tail
 
 HEARTBEAT_SECONDS = 1.0
 SNAPSHOT_EVERY_EVENTS = 512
+SNAPSHOT_EVERY_SECONDS = 300.0  # Where fewer events have come, but at least one.
 LOOK_AT_SNAPSHOT_SECONDS = 60.0
 TRIM_AFTER_SECONDS = 600.0
 MOST_KEPT = 4096  # Snapshots of the last ten minutes that are remembered; more often than that, none is needed.
@@ -88,7 +89,7 @@ class Publisher:
         self.lane, self._archive, self._keep = lane, archive, keep
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._name = entropy.uuid7(clock.now())  # Among the replicas of this publisher.
-        self._snapshot_at = (0, 0)
+        self._snapshot_at, self._snapshot_boottime = (0, 0), clock.boottime()
         self._good_snapshot, self._looked_boottime = "", float("-inf")
         self._good_chunks: list[str] = []
         self._kept: list[_Kept] = []
@@ -179,16 +180,18 @@ class Publisher:
         return True
 
     async def keep_snapshot(self) -> bool:
-        """Store a snapshot if enough events have come since the last."""
-        position = self._replica.position(self.lane)
+        """Store a snapshot if enough events have come since the last, or any and it is old."""
+        position, boottime = self._replica.position(self.lane), self._clock.boottime()
         if position is None or not self.is_trusted():
             return False
         epoch, sequence = self._snapshot_at
-        if position.sequence - (sequence if epoch == position.epoch else 0) < SNAPSHOT_EVERY_EVENTS:
+        events = position.sequence - (sequence if epoch == position.epoch else 0)
+        is_old = boottime - self._snapshot_boottime >= SNAPSHOT_EVERY_SECONDS
+        if events < SNAPSHOT_EVERY_EVENTS and not (events > 0 and is_old):
             return False
         state, chunks = self._state(position)
         kept = await self._feed.keep_snapshot(sign_snapshot(self._key, state), chunks)
-        self._snapshot_at, self._good_snapshot = position.place, ""
+        self._snapshot_at, self._snapshot_boottime, self._good_snapshot = position.place, boottime, ""
         if kept:
             await self._trim(position)
         return kept
@@ -208,7 +211,8 @@ class Publisher:
         state, chunks = self._state(position)
         mended = await self._feed.mend_snapshot(sign_snapshot(self._key, state), chunks)
         if mended:
-            self._looked_boottime, self._snapshot_at, self._good_snapshot = boottime, position.place, ""
+            self._looked_boottime = self._snapshot_boottime = boottime
+            self._snapshot_at, self._good_snapshot = position.place, ""
         return mended
 
     def _is_good(self, compact: bytes | None, position: Position) -> bool:

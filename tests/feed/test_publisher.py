@@ -127,6 +127,29 @@ async def test_a_snapshot_is_kept_after_enough_events_and_holds_all(
     assert sorted(late.replica.indexes[0].rows()) == sorted(member.replica.indexes[0].rows())
 
 
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_snapshot_is_kept_after_a_time_if_anything_happened(world: World, lane: Lane) -> None:
+    """A quiet lane's new followers must not read hours of events, and an idle one needs no new snapshot."""
+    member, clock = await world.caught_up(), world.clock
+    assert isinstance(clock, ManualClock)
+    publisher = world.publisher(lane, member)
+    clock.advance(publishing.SNAPSHOT_EVERY_SECONDS)
+    assert not await publisher.keep_snapshot()
+    for number in range(2):
+        entry = world.entry(SelectorKind.JTI, f"t{number}")
+        await publisher.append([world.new_key("EdDSA")] if lane is KEYS else [entry])
+        assert await publisher.keep_snapshot() is (number == 0)
+        compact = await world.feed.snapshot(lane)
+        assert compact is not None
+        assert e.open_snapshot(compact, lane, world.trust().role(lane)).position.sequence == 1
+    clock.advance(publishing.SNAPSHOT_EVERY_SECONDS - 1)
+    assert not await publisher.keep_snapshot()
+    clock.advance(1)
+    assert await publisher.keep_snapshot()
+    clock.advance(10 * publishing.SNAPSHOT_EVERY_SECONDS)
+    assert not await publisher.keep_snapshot()
+
+
 async def test_a_snapshot_that_could_not_be_stored_is_tried_again_and_a_new_epoch_counts_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
