@@ -25,6 +25,9 @@ from serving.records import RecordStore
 from serving.settings import record_keys
 from serving.storewatch import StoreWatch
 
+LANE_NOT_BEGUN = "lane_not_begun"
+_LOOK_AGAIN_SECONDS = 0.25
+
 
 class KeyService:
     """Publishes the key set, signs for the others, and carries out orders; the worker sees to the schedule."""
@@ -66,6 +69,7 @@ class KeyService:
             group.create_task(self._store.run())
             group.create_task(self._keeper.run())
             group.create_task(self._tending.run())
+            group.create_task(self._rotation.role_key.run())
             if self._own.signing_listen is not None:
                 listen, setting = str(self._own.signing_listen), "keyservice.signing_listen"
                 await stack.enter_async_context(listening(signing, listen, setting=setting))
@@ -85,7 +89,19 @@ class KeyService:
             genesis = _read(self._own.genesis_file, "keyservice.genesis_file")
             if await bootstrap(feed, genesis, replica.trust, Lane.KEYS):
                 self._rotation.watch.lane_began()
-        await self._parts.follower.ready(Lane.KEYS)
+        await self._until_begun()
+
+    async def _until_begun(self) -> None:
+        """Wait for the lane; where the root has dropped what the store holds of it, begin it as the root has signed."""
+        parts = self._parts
+        while parts.replica.position(Lane.KEYS) is None:
+            try:
+                await self._rotation.recovery.mend()
+                await parts.follower.catch_up()
+            except FeedUnavailable as error:
+                parts.log.warning(LANE_NOT_BEGUN, reason=str(error))
+            if parts.replica.position(Lane.KEYS) is None:
+                await parts.clock.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _read(path: Path, setting: str) -> bytes:

@@ -17,10 +17,13 @@ from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
 from keyturn.feed.recovery import Recovery
 from keyturn.process.pinned import statement_key
+from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from serving.archiving import archive_of
 from serving.parts import Parts
+
+ROLE_KEY = "keyservice.role_key_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class RotationParts:
 
     policy: RotationPolicy
     publisher: Publisher
+    role_key: RoleKeyFile
     recovery: Recovery
     watch: PresenceWatch
     keyring: Keyring
@@ -43,9 +47,10 @@ class RotationParts:
             settings.section(KeyserviceSettings),
             settings.section(RotationSettings).policy(parts.replica.freshness),
         )
-        key = statement_key(own.role_key, setting="keyservice.role_key_file")
+        key = statement_key(own.role_key, setting=ROLE_KEY)
         archive = archive_of(settings, parts)
         publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock, archive=archive, keep=parts.keep)
+        role_key = RoleKeyFile(publisher, own.role_key, parts.clock, setting=ROLE_KEY, note=parts.log.warning)
         live_seconds = policy.expired_seconds + policy.skew_seconds
         watch = PresenceWatch(
             parts.feed,
@@ -68,7 +73,7 @@ class RotationParts:
             publisher, parts.feed, parts.replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning, beside=keyring.beside,
         )  # fmt: skip
-        return cls(policy, publisher, recovery, watch, keyring, rotator, importer, archive)
+        return cls(policy, publisher, role_key, recovery, watch, keyring, rotator, importer, archive)
 
 
 def trust_of(parts: Parts) -> Callable[[], Trust]:

@@ -12,6 +12,7 @@ from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
 from keyturn.feed.recovery import Recovery
 from keyturn.process.pinned import statement_key
+from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from revocation.keeping import Keeping
@@ -26,6 +27,7 @@ from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
 BEGUN = "lane_begun"
+_ROLE_KEY = "revocation.role_key_file"
 _LOOK_AGAIN_SECONDS = 0.25
 _PRUNE_SECONDS = 60.0
 
@@ -40,13 +42,16 @@ class RevocationService:
         self._parts, self._may_begin = parts, own.bootstrap
         self._store = StoreWatch(settings.section(RedisSettings), parts)
         self._genesis = _read_genesis(own.genesis_file)
-        self._key = statement_key(own.role_key, setting="revocation.role_key_file")
+        key = statement_key(own.role_key, setting=_ROLE_KEY)
         replica, freshness = parts.replica, parts.replica.freshness
         archive = archive_of(settings, parts)
         if archive is not None:
             archive.require_writable()
         self._publisher = Publisher(
-            Lane.REVOCATIONS, self._key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep
+            Lane.REVOCATIONS, key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep
+        )
+        self._role_key = RoleKeyFile(
+            self._publisher, own.role_key, parts.clock, setting=_ROLE_KEY, note=parts.log.warning
         )
         self._recovery = Recovery(
             self._publisher, parts.feed, replica, parts.clock, read_anew=parts.follower.read_anew,
@@ -78,7 +83,7 @@ class RevocationService:
             return "lane revocations has not begun: set revocation.bootstrap for the very first start"
         if (reason := self._parts.unready()) is not None:
             return reason
-        if not self._is_trusted():
+        if not self._publisher.is_trusted():
             return "the trust document does not give this key the role revocations"
         silence = self._parts.clock.boottime() - self._publisher.confirmed_boottime
         if silence >= replica.freshness.stale_after_seconds:
@@ -95,6 +100,7 @@ class RevocationService:
                 group.create_task(self._publisher.run(self._parts.follower.catch_up, self._recovery.mend))
                 group.create_task(self._watch.run())
                 group.create_task(self._store.run())
+                group.create_task(self._role_key.run())
                 group.create_task(self._prune())
         finally:
             await self._writer.close()
@@ -104,10 +110,11 @@ class RevocationService:
         parts = self._parts
         if parts.replica.position(Lane.REVOCATIONS) is not None:
             return True
-        if parts.replica.trust.version == 0 or not self._may_begin or not self._is_trusted():
+        if parts.replica.trust.version == 0 or not self._publisher.is_trusted():
             return False
         try:
-            if await bootstrap(parts.feed, self._genesis, parts.replica.trust, Lane.REVOCATIONS):
+            await self._recovery.mend()  # The root may have dropped what the store holds.
+            if self._may_begin and await bootstrap(parts.feed, self._genesis, parts.replica.trust, Lane.REVOCATIONS):
                 self._watch.lane_began()
                 parts.log.info(BEGUN, lane=Lane.REVOCATIONS.value)
             await parts.follower.catch_up()
@@ -129,9 +136,6 @@ class RevocationService:
 
     def _trust(self) -> Trust:
         return self._parts.replica.trust
-
-    def _is_trusted(self) -> bool:
-        return self._key.kid in self._trust().role(Lane.REVOCATIONS)
 
 
 def _read_genesis(path: Path) -> bytes:

@@ -42,6 +42,7 @@ class WorkerService:
             group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
             group.create_task(self._rotation.watch.run())
             group.create_task(self._store.run())
+            group.create_task(self._rotation.role_key.run())
             group.create_task(keep_running("arq", self._work, clock=self._parts.clock))
 
     async def _work(self) -> None:

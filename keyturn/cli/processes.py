@@ -29,7 +29,9 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
     init.add_argument("--issuer", default=_DEFAULT_ISSUER, metavar="URL", help=f"default: {_DEFAULT_ISSUER}")
     init.add_argument("--redis-url", default=plan.redis_url, metavar="URL", help=f"default: {plan.redis_url}")
     init.add_argument("--sidecars", type=_count, default=1, metavar="N", help="how many verifiers to name (default: 1)")
-    init.add_argument("--verifier", action="append", type=_name, metavar="NAME", help="name one (in place of N)")
+    init.add_argument(
+        "--verifier", action="append", type=verifier_name, metavar="NAME", help="name one (in place of N)"
+    )
     init.set_defaults(run=_init)
     sidecar = groups.add_parser("sidecar", help="run the verifier beside an API", add_help=True)
     sidecar.add_argument("--config", type=Path, metavar="FILE", help="the settings (default: ./keyturn.toml)")
@@ -67,7 +69,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _name(text: str) -> str:
+def verifier_name(text: str) -> str:
+    """Read a verifier's name, which is that of its user of the store as well."""
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError("is made of a-z, 0-9 and -, 63 at most")
     return text

@@ -1,7 +1,6 @@
 """Makes a new Keyturn: root, roles, identities, trust document, sealing keys, store users, clients and genesis."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -100,10 +99,10 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
             setting="DIR", mend="name a new directory, or move the old one away",
         )  # fmt: skip
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root = _StatementFile(directory / "root" / "private.jwk")
-    roles = {lane: _StatementFile(directory / "roles" / f"{lane}.jwk") for lane in Lane}
+    root = NewKey(directory / "root" / "private.jwk")
+    roles = {lane: NewKey(directory / "roles" / f"{lane}.jwk") for lane in Lane}
     names = (*SERVICES, *plan.verifiers)
-    identities = {name: _StatementFile(directory / "identities" / f"{name}.jwk") for name in names}
+    identities = {name: NewKey(directory / "identities" / f"{name}.jwk") for name in names}
     secrets = {client.client_id: _credential(CredentialKind.CLIENT_SECRET) for client in plan.clients}
 
     document = TrustDocument(
@@ -122,9 +121,9 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
         file.write()
     _write(directory / "root.jwk", _json(root.key.public), private=False)
     _write(directory / "trust.jws", sign_trust(root.key, document), private=False)
-    for lane, genesis in _genesis(now):
-        signed = sign_snapshot(roles[lane].key, genesis)
-        _write(directory / "genesis" / f"{lane}.jws", signed.compact, private=False)
+    for lane, role in roles.items():
+        genesis = signed_genesis(lane, role.key, epoch=1, trust=1, now=now)
+        _write(directory / "genesis" / f"{lane}.jws", genesis, private=False)
     _write(directory / "kek.json", _json(new_kek(now)))
     _write(directory / "records.json", _json(_record_keys(now)))
     for client_id, secret in secrets.items():
@@ -148,25 +147,36 @@ def _client(client: NewClient, secret: str) -> Client:
     )  # fmt: skip
 
 
-def _genesis(now: float) -> Iterator[tuple[Lane, KeysSnapshot | RevocationsSnapshot]]:
-    yield Lane.KEYS, KeysSnapshot(epoch=1, sequence=0, at=now, trust=1)
+def signed_genesis(lane: Lane, role: StatementKey, *, epoch: int, trust: int, now: float) -> bytes:
+    """Return the snapshot that an epoch begins with when nothing is known: no keys, or no revocations."""
+    if lane is Lane.KEYS:
+        return sign_snapshot(role, KeysSnapshot(epoch=epoch, sequence=0, at=now, trust=trust)).compact
     hash_key = entropy.token_bytes(_HASH_KEY_BYTES)
     sections = (Section(hash_key=hash_key),)
-    yield Lane.REVOCATIONS, RevocationsSnapshot(epoch=1, sequence=0, at=now, trust=1, sections=sections)
+    snapshot = RevocationsSnapshot(epoch=epoch, sequence=0, at=now, trust=trust, sections=sections)
+    return sign_snapshot(role, snapshot).compact
 
 
 def _write_users(directory: Path, verifiers: tuple[str, ...]) -> None:
     """Write the ACL file and a password file for each user; the default user administers the server."""
     lines = []
-    sidecars = {
-        name: f"{_FOLLOWING} (+set %W~keyturn:presence:{name}) (+publish &keyturn:presence:{name})"
-        for name in verifiers
-    }
+    sidecars = {name: verifier_rules(name) for name in verifiers}
     for user, rules in {"default": "~* &* +@all", **USERS, **sidecars}.items():
-        password = _random(RANDOM_BYTES)
-        _write(directory / f"{user}.password", password.encode("ascii"))
-        lines.append(f"user {user} on #{sha256(password.encode('ascii')).hexdigest()} resetchannels {rules}")
-    _write(directory / "users.acl", ("\n".join(lines) + "\n").encode("ascii"))
+        line, password = new_user(user, rules)
+        _write(directory / f"{user}.password", password)
+        lines.append(line)
+    _write(directory / "users.acl", "".join(lines).encode("ascii"))
+
+
+def verifier_rules(name: str) -> str:
+    """Return what a verifier's user of the store may do: read the feed, and report its own presence."""
+    return f"{_FOLLOWING} (+set %W~keyturn:presence:{name}) (+publish &keyturn:presence:{name})"
+
+
+def new_user(name: str, rules: str) -> tuple[str, bytes]:
+    """Return a user's line of the access list, with its end, and the password that was made for it."""
+    password = _random(RANDOM_BYTES).encode("ascii")
+    return f"user {name} on #{sha256(password).hexdigest()} resetchannels {rules}\n", password
 
 
 def configuration(directory: Path, plan: Plan) -> str:
@@ -214,15 +224,17 @@ audience = {text(DEFAULT_AUDIENCE)}
 """
 
 
-class _StatementFile:
-    """A private Ed25519 key and the file that it goes to."""
+class NewKey:
+    """A new private Ed25519 key, the file that it goes to, and what stands there."""
 
     def __init__(self, path: Path) -> None:
         private = entropy.new_statement_key()
-        self.key, self._jwk, self._path = StatementKey(private), ed25519_private_jwk(private), path
+        self.key, self.path = StatementKey(private), path
+        self.content = _json({**ed25519_private_jwk(private), "kid": self.key.kid})
 
     def write(self) -> None:
-        _write(self._path, _json({**self._jwk, "kid": self.key.kid}))
+        """Make the file, mode 0600; it must not be there."""
+        _write(self.path, self.content)
 
 
 def _credential(kind: CredentialKind) -> str:

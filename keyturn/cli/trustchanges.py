@@ -1,9 +1,13 @@
 """What the root may change in a trust document, as functions from one version to the next; nothing is written here."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from keyturn.cli.answers import WrongUsage
-from keyturn.contract.trust import TrustDocument
+from keyturn.contract.jwk import thumbprint
+from keyturn.contract.positions import Lane
+from keyturn.contract.trust import Identity, IdentityKind, TrustDocument
 
 DAY_SECONDS = 86_400
 WARN_DAYS = 30
@@ -22,10 +26,80 @@ def days_left(document: TrustDocument, now: float) -> float:
     return (document.expires_at - now) / DAY_SECONDS
 
 
-def require_in_force(document: TrustDocument, now: float) -> None:
-    """Raise WrongUsage for a document that has expired: whatever else is changed in it, nobody would believe it."""
-    if now >= document.expires_at:
-        raise WrongUsage(f"version {document.version} has expired: keyturn trust renew comes first")
+def role_added(document: TrustDocument, lane: Lane, jwk: Mapping[str, str], *, now: float) -> TrustDocument:
+    """Return the next version, in which a new key may sign a lane beside the present one.
+
+    Raises WrongUsage if there are two already.
+    """
+    if len(held := document.roles[lane.value]) > 1:
+        raise WrongUsage(f"role {lane} has {len(held)} keys already: finish that rotation by --finish")
+    return _next(document, now, roles=document.roles | {lane.value: (*held, dict(jwk))})
+
+
+def role_settled(document: TrustDocument, lane: Lane, jwk: Mapping[str, str], *, now: float) -> TrustDocument:
+    """Return the next version, in which only that key, which has the role already, may sign a lane.
+
+    Raises WrongUsage if it has not the role, or if there is no other.
+    """
+    held = {thumbprint(one) for one in document.roles[lane.value]}
+    if thumbprint(jwk) not in held:
+        raise WrongUsage(f"the key in roles/{lane}.jwk has not the role {lane}: put that file back")
+    if len(held) == 1:
+        raise WrongUsage(f"role {lane} has one key: no rotation is under way")
+    return _next(document, now, roles=document.roles | {lane.value: (dict(jwk),)})
+
+
+def role_revoked(
+    document: TrustDocument, lane: Lane, jwk: Mapping[str, str], *, epoch: int | None, now: float
+) -> TrustDocument:
+    """Return the next version, in which another key signs a lane, and nothing from before that epoch counts.
+
+    The default is the epoch after the lowest one. Raises WrongUsage for an epoch that drops nothing.
+    """
+    lowest = document.lowest_epoch.get(lane.value, 1)
+    raised = lowest + 1 if epoch is None else epoch
+    if raised <= lowest:
+        raise WrongUsage(f"the lowest epoch of lane {lane} is {lowest}: it only goes up")
+    return _next(
+        document, now,
+        roles=document.roles | {lane.value: (dict(jwk),)}, lowest_epoch=document.lowest_epoch | {lane.value: raised},
+    )  # fmt: skip
+
+
+def verifier_added(document: TrustDocument, name: str, jwk: Mapping[str, str], *, now: float) -> TrustDocument:
+    """Return the next version with a new verifier; raises WrongUsage if the name is taken."""
+    if name in document.identities:
+        raise WrongUsage(
+            f"there is a {document.identities[name].kind} {name} already: rotate-identity gives it a new key"
+        )
+    identity = Identity(kind=IdentityKind.VERIFIER, jwk=dict(jwk))
+    return _next(document, now, identities=document.identities | {name: identity})
+
+
+def verifier_removed(document: TrustDocument, name: str, *, now: float) -> TrustDocument:
+    """Return the next version without a verifier; raises WrongUsage if the name is not one's."""
+    identity = _identity(document, name)
+    if identity.kind is not IdentityKind.VERIFIER:
+        raise WrongUsage(f"{name} is a service, which nothing works without: rotate-identity gives it a new key")
+    left = {other: one for other, one in document.identities.items() if other != name}
+    return _next(document, now, identities=left)
+
+
+def identity_replaced(document: TrustDocument, name: str, jwk: Mapping[str, str], *, now: float) -> TrustDocument:
+    """Return the next version, in which a service or verifier has another key, and may do what it could before."""
+    changed = msgspec.structs.replace(_identity(document, name), jwk=dict(jwk))
+    return _next(document, now, identities=document.identities | {name: changed})
+
+
+def handed_over(document: TrustDocument, *, now: float) -> TrustDocument:
+    """Return the next version for a new root to sign: the same in all that it says."""
+    return _next(document, now)
+
+
+def _identity(document: TrustDocument, name: str) -> Identity:
+    if name not in document.identities:
+        raise WrongUsage(f"no service or verifier is called {name}: keyturn trust show names them")
+    return document.identities[name]
 
 
 def _next(document: TrustDocument, now: float, **changes: object) -> TrustDocument:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from keyturn.cli.answers import WrongUsage
 from keyturn.cli.files import alone_in, replace_file
-from keyturn.contract.encoding import decode_object
+from keyturn.cli.provisioning import NewKey
+from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError, MalformedInput, TrustError
 from keyturn.contract.jwk import load_ed25519_private, thumbprint
+from keyturn.contract.roots import LARGEST_BUNDLE_BYTES, MOST_STEPS, Bundle, sign_step, split_bundle
 from keyturn.contract.trust import Trust, TrustDocument, open_trust, sign_trust
 from keyturn.process.pinned import read_root
 from keyturn.process.values import Secret, Unfit
@@ -41,33 +43,97 @@ class TrustDirectory:
                 "that is"
             ) from error
 
-    @property
-    def root_kid(self) -> str:
-        """Return the thumbprint of the root that this directory's processes pin; raises ConfigurationError."""
-        return thumbprint(read_root(self._pinned))
+    @contextmanager
+    def changing(self, now: float) -> Iterator[Trust]:
+        """Give the held document to who is about to sign the next, and keep others from changing the directory.
+
+        Before anything is written it is sure that the root's private key is here and that the document is in force.
+        Raises WrongUsage.
+        """
+        with self.signing() as held:
+            if now >= held.document.expires_at:
+                raise WrongUsage(f"version {held.version} has expired: keyturn trust renew comes first")
+            yield held
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other commands from changing the directory meanwhile."""
+    def signing(self) -> Iterator[Trust]:
+        """As `changing`, whether the document is in force or not."""
         with alone_in(self.path):
-            yield
+            held = self.read()
+            self._root(held)
+            yield held
 
     def publish(self, held: Trust, document: TrustDocument) -> None:
         """Sign the next version and put it in the place of the held one, which stays as `trust-VERSION.jws`.
 
         Raises WrongUsage if the root's private key is not here, or is another's; CannotTell if nothing can be written.
         """
-        compact = sign_trust(self._root(), document)
+        self._put(held, Bundle(split_bundle(held.compact).steps, sign_trust(self._root(held), document)))
+
+    def hand_over(self, held: Trust, document: TrustDocument, *, now: float) -> NewKey:
+        """Make a new root, which signs the next version behind a step that both roots sign; return it.
+
+        The old private root stays as `private-VERSION.jwk`. Raises as `publish` does.
+        """
+        old, private = self._root(held), self._root_key
+        new = NewKey(private.with_name(f"{private.stem}.next.jwk"))
+        step = sign_step(old=old, new=new.key, at=now)
+        steps = [*split_bundle(held.compact).steps, step][-MOST_STEPS:]
+        replace_file(new.path, new.content)
+        self._put(held, Bundle(steps, sign_trust(new.key, document)))
+        replace_file(self.path / f"root-{held.version}.jwk", self._pinned.read_bytes(), private=False)
+        replace_file(self._pinned, encode_json(new.key.public) + b"\n", private=False)
+        private.rename(self.old_root(held.version))
+        new.path.rename(private)
+        return new
+
+    def old_root(self, version: int) -> Path:
+        """Return where the private root that signed a version is kept once it has handed over."""
+        return self._root_key.with_name(f"{self._root_key.stem}-{version}.jwk")
+
+    def secret_of(self, path: Path) -> bytes:
+        """Return the content of a private key's file; raises WrongUsage."""
+        try:
+            return Secret.read(path).reveal() + b"\n"
+        except Unfit as error:
+            raise WrongUsage(f"{error}: {error.mend}") from error
+
+    def public_of(self, path: Path) -> dict[str, str]:
+        """Return the public half of the private key in a file; raises WrongUsage."""
+        try:
+            return StatementKey(load_ed25519_private(decode_object(self.secret_of(path)))).public
+        except MalformedInput as error:
+            raise WrongUsage(f"{path} holds no private key: {error}") from error
+
+    def users_but(self, name: str, *, absent: bool = False) -> bytes:
+        """Return the store's access list without the line of a user; raises WrongUsage if it cannot be read.
+
+        With `absent` also if there is such a user.
+        """
+        path = self.path / "redis" / "users.acl"
+        lines = self.secret_of(path).splitlines(keepends=True)
+        others = [line for line in lines if line.split()[1:2] != [name.encode("ascii")]]
+        if absent and len(others) < len(lines):
+            raise WrongUsage(f"{path} has a user {name} already: choose another name")
+        return b"".join(others)
+
+    def _put(self, held: Trust, bundle: Bundle) -> None:
+        compact = bundle.join()
+        if len(compact) > LARGEST_BUNDLE_BYTES:
+            raise WrongUsage(f"that would be {len(compact)} bytes, and nobody reads more than {LARGEST_BUNDLE_BYTES}")
         replace_file(self.path / f"trust-{held.version}.jws", held.compact, private=False)
         replace_file(self.document, compact, private=False)
 
-    def _root(self) -> StatementKey:
+    def _root(self, held: Trust) -> StatementKey:
         try:
             key = StatementKey(load_ed25519_private(decode_object(Secret.read(self._root_key).reveal())))
         except Unfit as error:
             raise WrongUsage(f"{error}: {error.mend}; bring the root here, or name its file by --root-key") from error
         except MalformedInput as error:
             raise WrongUsage(f"{self._root_key} holds no root: {error}") from error
-        if key.public != read_root(self._pinned):
-            raise WrongUsage(f"{self._root_key} is the private key of another root than {self._pinned}")
+        if thumbprint(key.public) != thumbprint(held.root):
+            raise WrongUsage(
+                f"{self._root_key} is the private key of another root than {self.document.name} is signed by: "
+                "name the right one by --root-key (private.next.jwk, where a rotation was cut short)"
+            )
         return key

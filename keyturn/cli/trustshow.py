@@ -10,7 +10,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Client, Identity, Trust
 
 
-def facts_of(trust: Trust, *, root: str, now: float) -> dict[str, Any]:
+def facts_of(trust: Trust, *, now: float) -> dict[str, Any]:
     """Return a document for programs: public keys by their thumbprints, clients without the hashes of their secrets."""
     document = trust.document
     return {
@@ -21,7 +21,7 @@ def facts_of(trust: Trust, *, root: str, now: float) -> dict[str, Any]:
         "expires_in_days": round(days_left(document, now), 2),
         "expired": now >= document.expires_at,
         "dev": document.dev,
-        "root": root,
+        "root": thumbprint(trust.root),
         "roles": {lane.value: list(trust.role(lane)) for lane in Lane},
         "lowest_epoch": {lane.value: trust.lowest_epoch(lane) for lane in Lane},
         "identities": {name: _identity(one) for name, one in sorted(document.identities.items())},

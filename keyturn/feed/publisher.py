@@ -100,6 +100,14 @@ class Publisher:
         """Say whether the newest trust document gives this key its lane's role."""
         return self._key.kid in self._replica.trust.role(self.lane)
 
+    def use(self, key: StatementKey) -> bool:
+        """Sign by another key from now on, if the root has given it the role; say whether it is another."""
+        if key.kid == self._key.kid or key.kid not in self._replica.trust.role(self.lane):
+            return False
+        # The stored snapshot is signed anew at once, before the root may take the role from the old key.
+        self._key, self._good_snapshot, self._looked_boottime = key, "", float("-inf")
+        return True
+
     async def append(
         self,
         content: Sequence[KeyChange] | Sequence[Entry],

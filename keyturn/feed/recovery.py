@@ -1,17 +1,18 @@
 """What a publisher does where the store has lost, changed or replaced what it once accepted."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
 from keyturn.clock import Clock
-from keyturn.contract.errors import MalformedInput, PositionTaken, StreamSpoiled, TrustError
-from keyturn.contract.events import SignedEvent, open_event, open_snapshot
+from keyturn.contract.envelope import StatementType, statement_type
+from keyturn.contract.errors import MalformedInput, PositionTaken, StreamSpoiled, TrustError, UnknownKind
+from keyturn.contract.events import SignedEvent, open_event, open_head, open_snapshot
 from keyturn.contract.keys import KeySet
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.union import united
-from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed
+from keyturn.feed.log import NOTHING_BESIDE, Beside, Feed, Top
 from keyturn.feed.publisher import PublishedState, Publisher
 from keyturn.feed.tail import Tail
 
@@ -19,6 +20,10 @@ APPENDED_AGAIN: Final = "events_appended_again"
 EPOCH_OPENED: Final = "epoch_opened"
 PATIENCE_SECONDS = 1.5  # A place ahead of ours is left to whoever put it there for so long.
 EPOCH_EVERY_SECONDS = 2.0  # Who can write to the store must not make us open epochs without an end.
+
+_OPENERS: Mapping[StatementType, Callable[..., object]] = {
+    StatementType.EVENT: open_event, StatementType.HEAD: open_head, StatementType.SNAPSHOT: open_snapshot,
+}  # fmt: skip
 
 
 class Step(Enum):
@@ -101,7 +106,8 @@ class Recovery:
         lane, top = self._publisher.lane, await self._feed.top(self._publisher.lane)
         stored, mine = None if top is None else top.position, self._replica.position(lane)
         if mine is None:
-            await self._begin_again(stored)
+            if top is not None:
+                await self._begin_again(top)
             return
         if mine != self._waiting_at:  # We have moved since: whatever was waited for then has been read.
             self._waiting_since, self._waiting_at = None, mine
@@ -167,17 +173,23 @@ class Recovery:
                 EPOCH_OPENED, lane=lane, epoch=epoch, ours=f"{mine.epoch}:{mine.sequence}", stored=_shown(stored)
             )
 
-    async def _begin_again(self, stored: str | None) -> None:
+    async def _begin_again(self, top: Top) -> None:
         """Begin the lane as the root has signed it, where the root has dropped what the store holds.
 
-        An empty store is not mended here: nobody could tell it from one that has lost everything.
+        An empty store is not mended here: nobody could tell it from one that has lost everything. Nor is one whose
+        newest statement the role has signed: that lane has begun again, and our follower is about to read it.
         """
         lane, lowest = self._publisher.lane, self._replica.trust.lowest_epoch(self._publisher.lane)
-        theirs = _parsed(stored)
-        if stored is None or lowest <= 1:
+        stored, theirs = top.position, _parsed(top.position)
+        if lowest <= 1:
             return
-        if theirs is not None and theirs.epoch >= lowest and not self._is_out_of_patience():
-            return
+        if theirs is not None and theirs.epoch >= lowest:
+            # The role's thief may have opened an epoch above the root's.
+            if self._is_vouched_for(top.statement):
+                self._waiting_since = None
+                return
+            if not self._is_out_of_patience():
+                return
         try:
             snapshot = open_snapshot(self._genesis().strip(), lane, self._replica.trust.role(lane))
         except (TrustError, OSError):
@@ -185,6 +197,16 @@ class Recovery:
         if snapshot.position.epoch >= lowest and await self._feed.open_epoch(snapshot, after=stored):
             self._waiting_since = None
             self._note(EPOCH_OPENED, lane=lane, epoch=snapshot.position.epoch, ours="", stored=_shown(stored))
+
+    def _is_vouched_for(self, statement: bytes) -> bool:
+        lane = self._publisher.lane
+        try:
+            _OPENERS[statement_type(statement)](statement, lane, self._replica.trust.role(lane))
+        except UnknownKind:
+            return True  # Signed by the role, and not for us to read: never begin again over it.
+        except (TrustError, KeyError):
+            return False
+        return True
 
     def _is_out_of_patience(self) -> bool:
         now = self._clock.boottime()

@@ -47,10 +47,10 @@ Duration: TypeAlias = Annotated[float, DurationMark()]
 class Secret:
     """The content of a secret file; it shows itself to nobody who does not ask for it by name."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_path", "_value")
 
-    def __init__(self, value: bytes) -> None:
-        self._value = value
+    def __init__(self, value: bytes, *, path: Path | None = None) -> None:
+        self._value, self._path = value, path
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -75,7 +75,11 @@ class Secret:
         value = value.removesuffix(b"\n").removesuffix(b"\r")
         if not value:
             raise Unfit(f"{path} is empty", mend="write the secret into it")
-        return cls(value)
+        return cls(value, path=path)
+
+    def again(self) -> Self:
+        """Return what its file holds now, itself if it is from no file; raises Unfit as `read` does."""
+        return self if self._path is None else self.read(self._path)
 
     def reveal(self) -> bytes:
         """Return the secret."""

@@ -15,6 +15,8 @@ AFTER_THE_README = {
     "docs/how-to/rotate-by-hand.md": None,
     "docs/how-to/revoke-by-selector.md": None,
     "docs/runbooks/trust-document-expires.md": None,
+    "docs/runbooks/root-rotation.md": None,
+    "docs/runbooks/role-key-stolen.md": None,
     "docs/runbooks/audit-the-feed.md": None,
 }
 

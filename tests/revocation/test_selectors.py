@@ -183,10 +183,10 @@ async def test_a_lane_that_never_began_is_begun_only_where_that_is_allowed(valke
 async def test_a_key_without_the_role_makes_the_service_unready(valkey: Redis, tmp_path: Path) -> None:
     """It would sign what every verifier refuses, and answer 200 for it."""
     async with standing(valkey) as stage:
-        roles = stage.world.roles | {Lane.REVOCATIONS: new_statement_key()}
         service = RevocationService(settings_of(stage, tmp_path), stage.parts)
-        assert service._is_trusted()
-        service._key = roles[Lane.REVOCATIONS]
+        assert "role" not in str(service.unready())
+        stage.world.roles[Lane.REVOCATIONS] = new_statement_key()
+        stage.parts.replica.adopt_trust(stage.world.trust(version=2))
         assert "role" in str(service.unready())
 
 
