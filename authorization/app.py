@@ -9,6 +9,7 @@ from authorization.routes import AuthorizationRoutes
 from authorization.settings import AuthorizationSettings
 from authorization.signing import SigningClient
 from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.trust import IdentityKind
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import Settings
 from serving.parts import Parts
@@ -29,8 +30,9 @@ class AuthorizationService:
                 " and revocations forgotten",
                 setting="authorization.access_token", mend="shorten it, or lengthen rotation.token everywhere",
             )  # fmt: skip
-        self._parts = parts
-        self._signer = SigningClient(own.signer_path(), own.identity_key(), parts.clock)
+        self._parts, identity = parts, own.identity_key()
+        self._identity_kid = identity.kid
+        self._signer = SigningClient(own.signer_path(), identity, parts.clock)
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
         minter = Minter(
             replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
@@ -44,7 +46,11 @@ class AuthorizationService:
 
     def unready(self) -> str | None:
         """Return why no token can be issued truthfully now."""
-        return self._parts.unready()
+        if (reason := self._parts.unready()) is not None:
+            return reason
+        if self._identity_kid not in self._parts.replica.trust.identity(self.name, IdentityKind.SERVICE):
+            return f"the trust document names no service {self.name} with this key: nothing is signed for it"
+        return None
 
     async def run(self) -> None:
         """Keep the way to the signer open until cancelled."""

@@ -14,7 +14,7 @@ from keyservice.signer import Signer
 from keyservice.signing import LARGEST_BODY_BYTES, SigningEndpoint
 from keyservice.tending import Tending
 from keyservice.trustkeeping import TrustKeeper
-from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.feed.publisher import bootstrap
 from keyturn.process.settings import RedisSettings, Settings

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
+from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.positions import Lane, parse_position
@@ -26,6 +27,7 @@ from keyturn.verifier.freshness import State
 from keyturn.verifier.keeping import Keeper
 from keyturn.verifier.replica import Replica
 
+LOOK_FOR_TRUST_SECONDS = 2.0
 _MOST_CATCH_UPS = 3
 
 
@@ -63,9 +65,15 @@ class Parts:
             await self.keeper.keep(lane)
 
     async def check_trust(self) -> None:
-        """Wait until cancelled; raises ConfigurationError if the store's trust document is not for this process."""
+        """Follow the store's trust document until cancelled; raises ConfigurationError if it is not for this process.
+
+        Verifiers look where a head names a newer one. A publisher is who signs the heads: it has to look by itself.
+        """
         await until_ours(self.feed, self.pinned, self.clock)
-        await asyncio.Event().wait()
+        while True:
+            await self.clock.sleep(entropy.jitter(LOOK_FOR_TRUST_SECONDS / 2, LOOK_FOR_TRUST_SECONDS))
+            with suppress(FeedUnavailable):  # The follower notes the loss.
+                await self.follower.look_for_trust()
 
     @property
     def issuer(self) -> str:

@@ -8,6 +8,7 @@ from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
+from keyturn.process.expiry import export_expiry, watch_expiry
 from keyturn.process.following import watch_state
 from keyturn.process.logging import READY
 from keyturn.process.running import Supervisor
@@ -57,11 +58,14 @@ async def serve(
     for service in services:
         service.add_routes(app)
     add_health(app, services, parts)
+    for metrics in dict.fromkeys(one.metrics for one in parts):
+        export_expiry(metrics, [one.replica for one in parts if one.metrics is metrics])
     async with Supervisor(clock=clock or parts[0].clock) as supervisor:
         for index, one in enumerate(dict.fromkeys(parts)):
             supervisor.keep_running(f"follower-{index}", one.follow)
             supervisor.keep_running(f"trust-{index}", one.check_trust)
             supervisor.keep_running(f"state-{index}", partial(watch_state, one.replica, one.clock, one.log))
+            supervisor.keep_running(f"expiry-{index}", partial(watch_expiry, one.replica, one.clock, one.log))
         for service in services:
             supervisor.keep_running(service.name, service.run)
         async with listening(app, listen, setting=setting) as address:

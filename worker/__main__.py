@@ -1,8 +1,10 @@
 """`python -m worker`: runs what is due, such as key rotation, on its schedule."""
 
 import sys
+from functools import partial
 
 from keyturn.clock import SystemClock
+from keyturn.process.expiry import watch_expiry
 from keyturn.process.logging import READY, configure_logging, logger
 from keyturn.process.running import Supervisor, run
 from keyturn.process.settings import LogSettings, from_arguments
@@ -19,6 +21,7 @@ async def main() -> None:
         async with Supervisor(clock=clock) as supervisor:
             supervisor.keep_running("follower", parts.follow)
             supervisor.keep_running("trust", parts.check_trust)
+            supervisor.keep_running("expiry", partial(watch_expiry, parts.replica, clock, parts.log))
             supervisor.keep_running(service.name, service.run)
             logger(service.name).info(READY)
             await supervisor.forever()

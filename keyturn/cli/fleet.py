@@ -7,7 +7,7 @@ from keyturn.cli.answers import CannotTell, ExitStatus, WrongUsage
 from keyturn.cli.arguments import common_options
 from keyturn.cli.origin import origin
 from keyturn.cli.session import Session, online
-from keyturn.cli.tables import milliseconds, plain, table
+from keyturn.cli.tables import milliseconds, moment, plain, table
 
 _FRESH = "fresh"
 _READY = 200
@@ -98,7 +98,8 @@ async def _sidecar(url: str) -> _Part:
         return _Part.untold(name, error)
     places = f"keys {plain(told.get('keys'))}, revocations {plain(told.get('revocations'))}"
     age = f", {milliseconds(told['staleness_ms'])} old" if told.get("staleness_ms") is not None else ""
-    return _Part(name, well=told.get("state") == _FRESH, state=plain(told.get("state")), detail=places + age)
+    ends = f"; trust expires {moment(told.get('trust_expires_at'))}" if told.get("trust_expires_soon") else ""
+    return _Part(name, well=told.get("state") == _FRESH, state=plain(told.get("state")), detail=places + age + ends)
 
 
 def _objects(told: dict[str, Any], name: str) -> list[dict[str, Any]]:

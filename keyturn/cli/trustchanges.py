@@ -7,11 +7,8 @@ import msgspec
 from keyturn.cli.answers import WrongUsage
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
-from keyturn.contract.trust import Identity, IdentityKind, TrustDocument
+from keyturn.contract.trust import DAY_SECONDS, Identity, IdentityKind, TrustDocument
 
-DAY_SECONDS = 86_400
-WARN_DAYS = 30
-"""So many days before a document expires, everybody begins to say so."""
 MOST_DAYS = 1096
 """Three years: a document lives no longer, so that nobody is held on an old one for ever."""
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from keyturn.cli.tables import facts_table, moment, table
-from keyturn.cli.trustchanges import WARN_DAYS, days_left
+from keyturn.cli.trustchanges import days_left
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
-from keyturn.contract.trust import Client, Identity, Trust
+from keyturn.contract.trust import WARN_DAYS, Client, Identity, Trust
 
 
 def facts_of(trust: Trust, *, now: float) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
 from keyturn.contract.roots import FORMAT, signers_of, split_bundle, walk
 
+DAY_SECONDS = 86_400
+WARN_DAYS = 30
+"""So many days before a document expires, everybody begins to say so."""
+
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A part of the trust document."""
@@ -127,6 +131,10 @@ class Trust:
         if now >= self.document.expires_at:
             late = now - self.document.expires_at
             raise TrustExpired(f"the trust document expired {late:.0f} s ago; sign a new version with the root")
+
+    def expires_soon(self, now: float) -> bool:
+        """Say whether the document expires within thirty days, or has."""
+        return self.document.expires_at - now < WARN_DAYS * DAY_SECONDS
 
 
 def trust_nobody(issuer: str) -> Trust:

@@ -10,6 +10,7 @@ import uvloop
 from keyturn.clock import Clock, SystemClock
 from keyturn.feed.log import Feed, PresenceBoard
 from keyturn.process.belonging import until_ours
+from keyturn.process.expiry import export_expiry, watch_expiry
 from keyturn.process.following import StoreConnections, noting, watch_state
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import STARTED, configure_logging, logger
@@ -26,7 +27,7 @@ from keyturn.process.settings import (
 )
 from keyturn.process.statekeeping import keep_state
 from keyturn.process.values import Listen
-from keyturn.sidecar.charge import Charge, require_known
+from keyturn.sidecar.charge import Charge, is_known, require_known
 from keyturn.sidecar.description import Description
 from keyturn.sidecar.gate import Gate
 from keyturn.sidecar.health import Health
@@ -70,11 +71,15 @@ class Sidecar:
         self.keeper: Keeper | None = None
         self._trouble: str | None = None
         metrics = Metrics(process="sidecar") if metrics is None else metrics
-        self.health = Health(self.verifier, metrics, name=charge.verifier, trouble=lambda: self._trouble)
+        self.health = Health(
+            self.verifier, metrics, name=charge.verifier, trouble=lambda: self._trouble,
+            known=lambda: is_known(self.replica.trust, charge),
+        )  # fmt: skip
         self.listener = Listener(self._routes(), clock=clock)
         export_answers(metrics, self._gates, self.latecomers)
         export_connections(metrics, self.listener)
         export_replica(metrics, self.verifier, self.follower)
+        export_expiry(metrics, [self.replica])
 
     @asynccontextmanager
     async def serving(self, listen: Listen) -> AsyncIterator[Listen]:
@@ -91,6 +96,7 @@ class Sidecar:
                 group.create_task(keep_running("reporter", self._reporter.run, clock=clock)),
                 group.create_task(self._check_trust()),
                 group.create_task(watch_state(self.replica, clock, self._log)),
+                group.create_task(watch_expiry(self.replica, clock, self._log)),
             ]
             if self.keeper is not None:
                 tasks.append(group.create_task(self.keeper.run()))

@@ -32,9 +32,14 @@ class Charge:
         return Pinned(issuer=self.issuer, root=self.root, allow_dev=self.allow_dev)
 
 
+def is_known(trust: Trust, charge: Charge) -> bool:
+    """Say whether a trust document knows this sidecar, by its name and key."""
+    return charge.identity.kid in trust.identity(charge.verifier, IdentityKind.VERIFIER)
+
+
 def require_known(trust: Trust, charge: Charge) -> None:
     """Raise ConfigurationError if a trust document does not know this sidecar."""
-    if charge.identity.kid not in trust.identity(charge.verifier, IdentityKind.VERIFIER):
+    if not is_known(trust, charge):
         raise ConfigurationError(
             f"the trust document knows no verifier {charge.verifier} with this key",
             setting="sidecar.identity_file", mend="name the verifier, and the key, that the root has signed",

@@ -17,18 +17,29 @@ _READY = replies.json_reply(200, {"status": "ready"}, _NO_STORE)
 
 
 class Health:
-    """Tells of the replica under a verifier; `trouble` may know of a reason that the replica does not."""
+    """Tells of the replica under a verifier; `trouble` may know of a reason that the replica does not.
+
+    `known` says whether the root still names this verifier: if not, its reports count for nothing.
+    """
 
     def __init__(
-        self, verifier: TokenVerifier, metrics: Metrics, *, name: str, trouble: Callable[[], str | None]
+        self,
+        verifier: TokenVerifier,
+        metrics: Metrics,
+        *,
+        name: str,
+        trouble: Callable[[], str | None],
+        known: Callable[[], bool],
     ) -> None:
         self._verifier, self._replica, self._clock = verifier, verifier.replica, verifier.clock
-        self._metrics, self._name, self._trouble = metrics, name, trouble
+        self._metrics, self._name, self._trouble, self._known = metrics, name, trouble, known
 
     def unready(self) -> str | None:
         """Return why nothing truthful can be said now, None if it can."""
         reason = unready(self._replica, self._clock)
-        return None if reason is None else self._trouble() or reason
+        if reason is not None:
+            return self._trouble() or reason
+        return None if self._known() else f"the trust document names no verifier {self._name} with this key"
 
     def healthz(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
         """Say that the process lives."""
@@ -60,6 +71,8 @@ class Health:
             "state": replica.state(now, boottime),
             "staleness_ms": round(max(age, 0.0) * 1000, 1) if isfinite(age) else None,
             "trust_version": replica.trust.version,
+            "trust_expires_at": replica.trust.document.expires_at,
+            "trust_expires_soon": replica.trust.expires_soon(now),
             **{lane.value: replica.place(lane)[1] for lane in Lane},
             "epochs": {lane.value: replica.place(lane)[0] for lane in Lane},
             "cache": {

@@ -234,10 +234,18 @@ class Follower:
         if (admission is Admission.NEEDS_TRUST or self.refused > refused) and due and await self._read_trust():
             self._admit(lane, top.statement)
 
+    async def look_for_trust(self) -> None:
+        """Read the trust document though no head names a newer one: it may be ours to name it first.
+
+        Raises FeedUnavailable.
+        """
+        if self.replica.trust.version:
+            await self._read_trust()
+
     async def _read_trust(self) -> bool:
         self._last_trust = self._clock.boottime()
         compact = await self._feed.trust()
-        if compact is None:
+        if compact is None or compact == self.replica.trust.compact:
             return False
         try:
             held = self.replica.trust

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 
 from authorization.app import AuthorizationService
 from authorization.signing import MOST_TOGETHER, SigningClient
@@ -92,3 +93,14 @@ async def test_what_is_too_large_for_one_request_goes_in_several(client: Signing
     assert [parse_token(token.encode()).claims["sub"] for token in tokens] == large
     assert sum(signer.batches) == MOST_TOGETHER
     assert len(signer.batches) > 2  # 1.3 MB in requests of at most 512 KiB.
+
+
+async def test_an_identity_that_the_root_no_longer_names_makes_the_service_unready(
+    stage: Standing, session: ClientSession
+) -> None:
+    """Nothing would be signed for it; whoever balances the load must hear that."""
+    async with session.get("/readyz") as answer:
+        assert answer.status == 200
+    stage.parts.replica.adopt_trust(stage.world.trust(version=2, identities={}))
+    async with session.get("/readyz") as answer:
+        assert (answer.status, "names no service authorization" in await answer.text()) == (503, True)

@@ -14,6 +14,7 @@ from aiohttp import ClientSession, ClientTimeout, UnixConnector
 
 from keyservice.app import KeyService
 from keyturn import entropy
+from keyturn.cli.main import main
 from keyturn.cli.provisioning import Plan, provision
 from keyturn.clock import SystemClock
 from keyturn.contract.assertions import sign_assertion
@@ -275,6 +276,45 @@ async def test_the_signing_listener_knows_its_services_by_one_assertion_for_each
     assert (await desk.sign(body, key=desk.identity("sidecar-1"), service="sidecar-1"))[0] == 401
     for broken in (b"", b"[]", b'{"tokens":[]}', b'{"tokens":[{"typ":"at+jwt"}]}', b'{"tokens":[1]}'):
         assert (await desk.sign(broken, key=key))[0] == 400
+
+
+async def test_each_identity_gets_what_the_root_lets_it_have_signed_and_nothing_else(desk: Desk) -> None:
+    """Least rights, each pair tried: a stolen identity is worth no more than its line in the trust document."""
+    types = (
+        "at+jwt",
+        "token-introspection+jwt",
+        "statuslist+jwt",
+        "logout+jwt",
+        "JWT",
+        "at+JWT",
+        "keyturn-event+jws",
+        "",
+    )
+    claims = {"sub": "a", "client_id": "c", "aud": AUDIENCE, "jti": "j"}
+    got = {}
+    for service in desk.parts.replica.trust.document.identities:
+        for typ in types:
+            body = encode_json({"tokens": [{"typ": typ, "claims": claims}]})
+            got[service, typ] = (await desk.sign(body, key=desk.identity(service), service=service))[0]
+    signed = {pair for pair, status in got.items() if status == 200}
+    assert signed == {("authorization", "at+jwt")}
+    assert {status for (service, _), status in got.items() if service == "sidecar-1"} == {401}
+    assert {got[service, typ] for service, typ in got.keys() - signed if service != "sidecar-1"} == {403}
+    # One that may not be signed takes the others of its request along.
+    both = [{"typ": typ, "claims": claims} for typ in ("at+jwt", "JWT")]
+    assert (await desk.sign(encode_json({"tokens": both}), key=desk.identity("authorization")))[0] == 403
+
+
+async def test_an_identity_that_the_root_has_replaced_has_nothing_signed(desk: Desk) -> None:
+    """From the moment that the document is in force, with no restart."""
+    old = desk.identity("authorization")
+    body = encode_json({"tokens": [{"typ": "at+jwt", "claims": {"sub": "a", "aud": AUDIENCE, "jti": "j"}}]})
+    assert (await desk.sign(body, key=old))[0] == 200
+    argv = ["trust", "rotate-identity", "authorization", "--dir", str(desk.directory)]
+    assert await asyncio.to_thread(main, argv) == 0
+    await eventually(lambda: desk.parts.replica.trust.version == 2)
+    assert (await desk.sign(body, key=old))[0] == 401
+    assert (await desk.sign(body, key=desk.identity("authorization")))[0] == 200
 
 
 async def test_with_the_store_away_orders_are_503_and_the_key_set_is_still_told(desk: Desk) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -14,6 +15,7 @@ from fakeredis import FakeAsyncRedis
 
 from keyturn.contract.errors import ConfigurationError, StoreUnavailable
 from keyturn.process.logging import configure_logging
+from keyturn.process.metrics import Metrics
 from keyturn.process.settings import LogSettings
 from serving.forms import read_form
 from serving.problems import OAuthError, Style, json_answer
@@ -107,8 +109,8 @@ async def client(stage: Standing, sample: Sample) -> AsyncIterator[ClientSession
 async def served(sample: Sample, stage: Standing, listen: str = "127.0.0.1:0") -> AsyncIterator[ClientSession]:
     """Serve as a process does, follower included."""
     addresses: list[str] = []
-    log = stage.parts.log
-    task = asyncio.create_task(serve([sample], parts=[stage.parts], listen=listen, log=log, ready=addresses.append))
+    log, parts = stage.parts.log, replace(stage.parts, metrics=Metrics(process="tests"))  # As each process has its own.
+    task = asyncio.create_task(serve([sample], parts=[parts], listen=listen, log=log, ready=addresses.append))
     try:
         await eventually(lambda: addresses or task.done())
         if task.done():

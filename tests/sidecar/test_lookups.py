@@ -127,6 +127,8 @@ async def test_state_tells_what_the_replica_holds(beside: Beside) -> None:
         "state": "fresh",
         "staleness_ms": 1500.0,
         "trust_version": 1,
+        "trust_expires_at": beside.world.document().expires_at - 1.5,
+        "trust_expires_soon": True,
         "keys": 1,
         "revocations": 1,
         "epochs": {"keys": 1, "revocations": 1},
@@ -187,3 +189,12 @@ async def test_the_sidecar_reports_its_presence_and_says_goodbye() -> None:
     gone = (await beside.feed.reports([NAME]))[NAME]
     assert gone != running
     assert beside.sidecar.replica.place(Lane.KEYS) == (1, 0)
+
+
+async def test_a_verifier_that_the_root_no_longer_names_is_not_ready(beside: Beside) -> None:
+    """Its reports count for nothing, so a receipt does not wait for it: traffic must go where one does."""
+    assert beside.sidecar.health.unready() is None
+    beside.sidecar.replica.adopt_trust(beside.world.trust(version=2, identities={}))
+    reply = await beside.ask("/readyz")
+    assert reply.status == 503
+    assert f"names no verifier {NAME}" in reply.body.decode()
