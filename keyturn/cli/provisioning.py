@@ -54,6 +54,15 @@ USERS = {
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }
 
+# Servers' own users: a replica logs in to its primary, and sentinels to every server. Whoever reads as `replica` has a
+# copy of everything, sealed keys included.
+SERVER_USERS = {
+    "replica": "-@all +psync +replconf +ping",
+    "sentinel": "-@all +auth +ping +info +role +multi +exec +slaveof +replicaof +config|rewrite +client|setname "
+    "+client|kill +script|kill +subscribe +publish &__sentinel__:hello",
+}
+RESERVED = frozenset({"default", *USERS, *SERVER_USERS})
+
 
 @dataclass(frozen=True, slots=True)
 class NewClient:
@@ -93,6 +102,10 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
     Private files get mode 0600. Raises ConfigurationError if something is there already: keys are never written over.
     """
     directory = directory.absolute()
+    if taken := RESERVED & set(plan.verifiers):
+        raise ConfigurationError(
+            f"{min(taken)} is a user of the store already", setting="--verifier", mend="choose another name for it"
+        )
     if directory.exists() and any(not entry.name.endswith(".lock") for entry in directory.iterdir()):
         raise ConfigurationError(
             f"{directory} is not empty, and keys are never written over",
@@ -161,9 +174,11 @@ def _write_users(directory: Path, verifiers: tuple[str, ...]) -> None:
     """Write the ACL file and a password file for each user; the default user administers the server."""
     lines = []
     sidecars = {name: verifier_rules(name) for name in verifiers}
-    for user, rules in {"default": "~* &* +@all", **USERS, **sidecars}.items():
+    for user, rules in {"default": "~* &* +@all", **USERS, **sidecars, **SERVER_USERS}.items():
         line, password = new_user(user, rules)
-        _write(directory / f"{user}.password", password)
+        # Apart from those of processes: a process that can read all of its folder must not become a replica.
+        folder = directory / "servers" if user in SERVER_USERS else directory
+        _write(folder / f"{user}.password", password)
         lines.append(line)
     _write(directory / "users.acl", "".join(lines).encode("ascii"))
 

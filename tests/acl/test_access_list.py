@@ -1,12 +1,14 @@
 """The store's users as `keyturn init` makes them: each process does its work, and nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from keyturn.cli.provisioning import SERVICES
+from keyturn.cli.provisioning import SERVER_USERS, SERVICES, Plan, provision
+from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import bell_channel, head_key, stream_key
 from keyturn.feed.snapshots import chunks_key, snapshot_key
@@ -111,6 +113,40 @@ async def test_a_command_is_for_those_who_need_it_and_nobody_else(
     words = _words(command)
     may = {user for user in USERS if await _give(administrator, ["acl", "dryrun", user, *words]) == b"OK"}
     assert may == allowed
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        ("psync ? -1", {"replica"}),
+        ("replconf ack 1", {"replica"}),
+        ("role", {"sentinel"}),
+        ("replicaof no one", {"sentinel"}),
+        ("config rewrite", {"sentinel"}),
+        ("client kill type normal", {"sentinel"}),
+        ("publish __sentinel__:hello x", {"sentinel"}),
+        (f"publish {bell_channel(Lane.KEYS)} x", NOBODY),
+        (f"get {TRUST}", NOBODY),
+        (f"hgetall {SEALED}", NOBODY),
+        (f"hset {head_key(Lane.KEYS)} position x", NOBODY),
+        ("config set appendfsync no", NOBODY),
+        ("shutdown", NOBODY),
+    ],
+)
+async def test_servers_users_do_what_servers_do(administrator: Redis, command: str, allowed: set[str]) -> None:
+    """A sentinel moves the primary's role and reads nothing; a replica copies everything and changes nothing."""
+    may = {
+        user for user in SERVER_USERS if await _give(administrator, ["acl", "dryrun", user, *_words(command)]) == b"OK"
+    }
+    assert may == allowed
+
+
+@pytest.mark.parametrize("name", ["default", "keyservice", "worker", "replica", "sentinel"])
+def test_a_verifier_with_the_name_of_another_user_is_refused(tmp_path: Path, name: str) -> None:
+    """It would be given that user's password, and the store that user's rights: `default` may do everything."""
+    with pytest.raises(ConfigurationError, match=f"{name} is a user of the store already"):
+        provision(tmp_path / "kt", Plan(issuer="https://issuer.example", verifiers=("sidecar-1", name)), now=0.0)
+    assert not (tmp_path / "kt").exists()
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from keyturn.process.parent import tied
 from keyturn.process.redis import connect
 from keyturn.process.settings import RedisSettings
+from keyturn.process.values import Secret
 from stack.binary import server_binary
 from stack.ports import LOOPBACK, free_port
 from stack.server import EmbeddedServer
@@ -27,19 +28,23 @@ _QUICK = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 class SentinelGroup:
     """Three servers, of which one is the primary, and three sentinels that watch it under `NAME`.
 
-    `settings` go over the configuration of every server. A server that was killed can be started again; the
-    sentinels then make a replica of it.
+    `settings` go over the configuration of every server. With `provisioned`, a directory that `keyturn init` made,
+    everybody logs in as its users. A server that was killed can be started again; the sentinels then make a replica
+    of it.
     """
 
-    def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, settings: Mapping[str, str] | None = None, provisioned: Path | None = None
+    ) -> None:
         """Describe the group; nothing runs yet."""
-        self.directory = directory
-        self.first = EmbeddedServer(directory / "server-0", port=free_port(), settings=_QUICK | dict(settings or {}))
-        following = _QUICK | {"replicaof": f"{LOOPBACK} {self.first.port}"} | dict(settings or {})
-        self.servers = [
-            self.first,
-            *(EmbeddedServer(directory / f"server-{n}", port=free_port(), settings=following) for n in (1, 2)),
-        ]
+        self.directory, self._provisioned = directory, provisioned
+        self._settings = _QUICK | dict(settings or {})
+        self._password: Secret | None = None
+        if provisioned is not None:
+            self._password = Secret.read(provisioned / "redis" / "default.password")
+            self._settings |= {"masteruser": "replica", "masterauth": self._server_password("replica")}
+        self.first = self._server(0)
+        self.servers = [self.first, *(self._server(n, replicaof=f"{LOOPBACK} {self.first.port}") for n in (1, 2))]
         self.sentinel_ports = [free_port() for _ in range(3)]
         self.sentinels: list[subprocess.Popen[bytes]] = []
         self._stack = AsyncExitStack()
@@ -49,6 +54,17 @@ class SentinelGroup:
         """Return the section by which a process finds the primary."""
         sentinels = tuple(f"{LOOPBACK}:{port}" for port in self.sentinel_ports)
         return RedisSettings(url=f"redis://{NAME}/0", sentinels=sentinels)
+
+    def _server(self, number: int, **settings: str) -> EmbeddedServer:
+        acl = None if self._provisioned is None else self._provisioned / "redis" / "users.acl"
+        return EmbeddedServer(
+            self.directory / f"server-{number}", port=free_port(), settings=self._settings | settings, aclfile=acl,
+            user=None if acl is None else "default", password=self._password,
+        )  # fmt: skip
+
+    def _server_password(self, user: str) -> str:
+        assert self._provisioned is not None
+        return Secret.read(self._provisioned / "redis" / "servers" / f"{user}.password").reveal_text()
 
     async def __aenter__(self) -> Self:
         try:
@@ -162,8 +178,10 @@ class SentinelGroup:
 
     @asynccontextmanager
     async def client(self, port: int) -> AsyncIterator[Redis]:
-        """Connect to one server or sentinel."""
-        redis = connect(f"redis://{LOOPBACK}:{port}", client_name="tests")
+        """Connect to one server, as its administrator, or to a sentinel, which asks nobody who he is."""
+        password = None if port in self.sentinel_ports else self._password
+        user = None if password is None else "default"
+        redis = connect(f"redis://{LOOPBACK}:{port}", client_name="tests", username=user, password=password)
         try:
             yield redis
         finally:
@@ -182,6 +200,11 @@ class SentinelGroup:
                 for other in range(3) if other != number
             ),
         ]  # fmt: skip
+        if self._provisioned is not None:
+            lines += [
+                f"sentinel auth-user {NAME} sentinel",
+                f"sentinel auth-pass {NAME} {self._server_password('sentinel')}",
+            ]
         path.write_text("\n".join(lines) + "\n")
         with (self.directory / f"sentinel-{number}.log").open("wb") as log:
             self.sentinels.append(

@@ -14,7 +14,7 @@ from tests.stores.sentinels import NAME, SentinelGroup
 from tests.waiting import eventually
 
 STALE_SECONDS = FRESHNESS.stale_after_seconds + 3
-BACK_SECONDS = 5.0
+BACK_SECONDS = 15.0
 
 
 async def works(system: Living, name: str) -> None:
