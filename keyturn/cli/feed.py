@@ -18,6 +18,7 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
     tail = commands.add_parser("tail", parents=[common_options()], help="show the events of the feed, each verified")
     tail.add_argument("lane", nargs="?", type=_lane, metavar="LANE", help="keys or revocations (default: both)")
     tail.add_argument("--after", type=_sequence, metavar="SEQ", help="begin after this sequence of LANE")
+    tail.add_argument("--epoch", type=_sequence, metavar="E", help="of this epoch of LANE (default: the running one)")
     tail.add_argument("--follow", action="store_true", help="go on as events come, until interrupted")
     _add_trust(tail)
     tail.set_defaults(run=online(tail_lanes))

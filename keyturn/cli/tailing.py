@@ -25,8 +25,10 @@ _LONGEST_SHOWN = 200
 
 async def tail(args: argparse.Namespace, session: Session) -> ExitStatus:
     """Show the lanes: NO where a line does not hold, UNTOLD where one cannot be read."""
-    if args.after is not None and args.lane is None:
-        raise WrongUsage("--after is a sequence of one lane: name it, keys or revocations")
+    if (args.after, args.epoch) != (None, None) and args.lane is None:
+        raise WrongUsage("--after and --epoch are of one lane: name it, keys or revocations")
+    if args.epoch is not None and args.follow:
+        raise WrongUsage("--follow goes with the running epoch: leave --epoch out")
     root, clock = root_file(args, session), SystemClock()
     async with session.issuer() as issuer:
         asking = _Asking(issuer, session, clock)
@@ -38,7 +40,8 @@ async def tail(args: argparse.Namespace, session: Session) -> ExitStatus:
                 audit.learn(open_document(await asking.trust(), root))
 
         tails = [
-            _Tail(lane, audit, session, after=args.after or 0) for lane in ([args.lane] if args.lane else list(Lane))
+            _Tail(lane, audit, session, epoch=args.epoch, after=args.after or 0)
+            for lane in ([args.lane] if args.lane else list(Lane))
         ]
         while True:
             try:
@@ -56,9 +59,8 @@ async def tail(args: argparse.Namespace, session: Session) -> ExitStatus:
 class _Tail:
     """One lane as it is shown: where it is, and whether all of it held."""
 
-    def __init__(self, lane: Lane, audit: Audit, session: Session, *, after: int) -> None:
-        self.lane, self.after, self.status = lane, after, ExitStatus.YES
-        self.epoch: int | None = None
+    def __init__(self, lane: Lane, audit: Audit, session: Session, *, epoch: int | None, after: int) -> None:
+        self.lane, self.epoch, self.after, self.status = lane, epoch, after, ExitStatus.YES
         self._audit, self._session = audit, session
 
     def enter(self, epoch: int) -> None:

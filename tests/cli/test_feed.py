@@ -169,6 +169,8 @@ async def test_wrong_usage_of_verify_is_2(run: Run, recorded: Recorded) -> None:
         (["feed", "verify", file, "--root", str(recorded.root), "--trust", "missing.jws"], "--trust"),
         (["feed", "verify", *recorded.options], "FILE"),
         (["feed", "tail", "--after", "7"], "name it"),
+        (["feed", "tail", "--epoch", "1"], "name it"),
+        (["feed", "tail", "keys", "--epoch", "1", "--follow"], "leave --epoch out"),
         (["feed", "tail", "cheese"], "keys or revocations"),
         (["feed", "tail", "keys", "--after", "-1"], "--after"),
     ):
@@ -237,6 +239,16 @@ async def test_tail_says_where_a_trimmed_stream_begins(keyturn: Run, fake: FakeO
     assert ran.status == 0
     assert "what came after 1 and before 4 is not in the stream any more" in ran.err
     assert fake.of("/feed/revocations").target == "/feed/revocations?after=1"
+
+
+async def test_a_closed_epoch_can_be_read_as_long_as_the_store_has_it(
+    keyturn: Run, fake: FakeOrigin, recorded: Recorded
+) -> None:
+    """After a recovery its last events are in no archive yet."""
+    serve(fake, recorded, REVOCATIONS, recorded.lines(REVOCATIONS), epoch=2)
+    ran = await keyturn("feed", "tail", "revocations", "--epoch", "1", *recorded.options)
+    assert (ran.status, len(ran.out.splitlines())) == (0, 6)
+    assert fake.of("/feed/revocations").target == "/feed/revocations?after=0&epoch=1"
 
 
 async def test_tail_fetches_the_trust_document_that_a_signer_knew(
