@@ -182,9 +182,9 @@ class _Chain:
         return self.last >= self._up_to.sequence
 
     def due(self, batch: list[bytes]) -> Iterator[bytes]:
-        """Yield the events of a read that are not beyond the position."""
+        """Yield the events of a read that are not beyond the position; whoever takes each before the next."""
         for event in batch:
-            if _claimed(event) > self._up_to.sequence:
+            if self.complete or _claimed(event) > self._up_to.sequence:
                 return
             yield event
 

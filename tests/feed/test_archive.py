@@ -165,6 +165,16 @@ async def test_a_stream_that_is_not_the_publishers_own_chain_is_neither_archived
     assert list(busy.directory.glob(".*")) == [], "half a segment is not left behind"
 
 
+async def test_what_stands_behind_the_position_is_not_looked_at(busy: Busy) -> None:
+    """Noise at the end of a stream must not keep good events from the archive."""
+    await busy.publish(3, minutes=0)
+    place = busy.member.replica.position(REVOCATIONS)
+    assert place is not None
+    busy.feed._chains[REVOCATIONS].events[1].append(b"\xff nonsense")
+    assert await busy.archive.keep(busy.feed, REVOCATIONS, place)
+    assert busy.names() == ["revocations-1-1-3.ndjson"]
+
+
 async def test_two_publishers_share_an_archive(busy: Busy) -> None:
     """Each may find that the other was first; the same bytes are the same segment."""
     await busy.publish(6, minutes=0)
