@@ -143,14 +143,20 @@ def spoil(feed: MemoryFeed, how: str, world: World) -> None:
     else:
         event = e.open_event(stream[4], REVOCATIONS, world.trust().role(REVOCATIONS)).event
         stream[4] = e.sign_event(new_statement_key() if how == "forged" else world.roles[REVOCATIONS], event).compact
-        if how == "forked":  # By a thief of the role key, who can sign but not find another chain to our hashes.
+        if how != "forged":  # By a thief of the role key, who can sign but not find another chain to our hashes.
             changed = e.RevocationsEvent(
                 epoch=1, sequence=5, at=event.at, trust=1, previous=event.previous, id="other", entries=()
             )
-            stream[4] = e.sign_event(world.roles[REVOCATIONS], changed).compact
+            signed = e.sign_event(world.roles[REVOCATIONS], changed)
+            stream[4] = signed.compact
+            if how == "rechained":
+                changed = e.RevocationsEvent(
+                    epoch=1, sequence=6, at=event.at, trust=1, previous=signed.hash, id="another", entries=()
+                )
+                stream[5] = e.sign_event(world.roles[REVOCATIONS], changed).compact
 
 
-@pytest.mark.parametrize("how", ["noise", "removed", "swapped", "forged", "forked"])
+@pytest.mark.parametrize("how", ["noise", "removed", "swapped", "forged", "forked", "rechained"])
 async def test_a_stream_that_is_not_the_publishers_own_chain_is_neither_archived_nor_forgotten(
     busy: Busy, how: str
 ) -> None:

@@ -166,7 +166,8 @@ async def test_a_signed_statement_of_a_newer_kind_is_not_called_false(world: Wor
 async def test_a_key_that_had_the_role_is_believed_for_its_time_alone_and_named(world: World) -> None:
     """An archive outlives a role key; without the document of its time, what it signed is nobody's word."""
     old = await revocations(world, 2)
-    old_trust, old_kid = world.trust(), world.roles[REVOCATIONS].kid
+    old_trust, old_key = world.trust(), world.roles[REVOCATIONS]
+    old_kid = old_key.kid
     world.roles[REVOCATIONS] = new_statement_key()
     new_trust = world.trust(version=2, lowest_epoch={"keys": 1, "revocations": 2})
     with pytest.raises(ForgedSignature):
@@ -178,6 +179,9 @@ async def test_a_key_that_had_the_role_is_believed_for_its_time_alone_and_named(
     assert audit.retired(REVOCATIONS, list(second.signers)) == []
     assert audit.dropped(REVOCATIONS, first.epoch)
     assert not audit.dropped(REVOCATIONS, second.epoch)
+    backdated = e.RevocationsEvent(epoch=2, sequence=1, at=1.0, trust=2, previous="x", id="x", entries=())
+    with pytest.raises(ForgedSignature):  # The thief of the old key knows that it has lost the role.
+        audit.take(line_of(e.sign_event(old_key, backdated)))
     late = Audit([old_trust])
     with pytest.raises(ForgedSignature):
         late.take(line_of(world.genesis(REVOCATIONS, epoch=2, trust=2)))
