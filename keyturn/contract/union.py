@@ -37,9 +37,9 @@ def united(mine: KeySet, theirs: KeySet, *, at: float, place: tuple[int, int]) -
     records.sort(key=lambda key: key.published_at)
     newest = {(key.alg, key.use): key.kid for key in sorted(records, key=_activation) if key.phase is Phase.ACTIVE}
     settled = [_retired(key, at) if newest.get((key.alg, key.use)) != key.kid else key for key in records]
-    requests = [*theirs.requests, *(one for one in mine.requests if theirs.requested(one.alg, one.use) is None)]
     keys = KeySet(settled)
-    return KeySet(settled, [one for one in requests if not _is_answered(keys, one)])
+    still_open = [one for one in (*mine.requests, *theirs.requests) if not _is_answered(keys, one)]
+    return KeySet(settled, {(one.alg, one.use): one for one in still_open}.values())
 
 
 def _is_missed(known: KeyRecord | None, key: KeyRecord, at: float) -> bool:
