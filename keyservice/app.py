@@ -8,6 +8,7 @@ from aiohttp import web
 
 from keyservice.parts import RotationParts
 from keyservice.readings import export_rotation
+from keyservice.restoring import Restoring
 from keyservice.routes import KeyRoutes
 from keyservice.settings import KeyserviceSettings
 from keyservice.signer import Signer
@@ -37,7 +38,9 @@ class KeyService:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._own, self._parts = settings.section(KeyserviceSettings), parts
         self._store = StoreWatch(settings.section(RedisSettings), parts)
-        self._rotation = RotationParts.make(settings, parts)
+        self._rotation = RotationParts.make(
+            settings, parts, files=parts.keeper.files if parts.keeper is not None else None
+        )
         if self._rotation.archive is not None:
             self._rotation.archive.require_writable()
         self._signer = Signer(
@@ -46,6 +49,7 @@ class KeyService:
         self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
         export_rotation(parts.metrics, self._rotation, parts.replica, parts.clock)
         self._tending = Tending(self._rotation.keyring, self._rotation.rotator, parts.follower, parts.log)
+        self._restoring = Restoring(self._rotation.keyring, parts.replica, parts.clock, parts.log)
         self._keeper = TrustKeeper(self._own.trust_document, parts)
 
     def add_routes(self, app: web.Application) -> None:
@@ -70,6 +74,7 @@ class KeyService:
             group.create_task(self._keeper.run())
             group.create_task(self._tending.run())
             group.create_task(self._rotation.role_key.run())
+            group.create_task(self._restoring.run())
             if self._own.signing_listen is not None:
                 listen, setting = str(self._own.signing_listen), "keyservice.signing_listen"
                 await stack.enter_async_context(listening(signing, listen, setting=setting))

@@ -20,6 +20,7 @@ from keyturn.process.pinned import statement_key
 from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
+from keyturn.verifier.statefiles import StateDirectory
 from serving.archiving import archive_of
 from serving.parts import Parts
 
@@ -41,8 +42,11 @@ class RotationParts:
     archive: Archive | None
 
     @classmethod
-    def make(cls, settings: Settings, parts: Parts) -> Self:
-        """Wire them from `[keyservice]` and `[rotation]`; raises ConfigurationError."""
+    def make(cls, settings: Settings, parts: Parts, *, files: StateDirectory | None = None) -> Self:
+        """Wire them from `[keyservice]` and `[rotation]`; raises ConfigurationError.
+
+        `files` is where who signs keeps the sealed forms of its keys, for a store that has lost them.
+        """
         own, policy = (
             settings.section(KeyserviceSettings),
             settings.section(RotationSettings).policy(parts.replica.freshness),
@@ -60,7 +64,8 @@ class RotationParts:
             durable=settings.section(RedisSettings).durable,
             hash_at=parts.replica.hash_at,
         )
-        keyring = Keyring(KeySealer(settings.section(TransitSettings).wrapper(own.kek_file)), parts.feed, parts.replica)
+        sealer = KeySealer(settings.section(TransitSettings).wrapper(own.kek_file))
+        keyring = Keyring(sealer, parts.feed, parts.replica, files=files)
         rotator = Rotator(
             publisher=publisher, follower=parts.follower, watch=watch, keyring=keyring, policy=policy,
             clock=parts.clock, note=parts.log.info,

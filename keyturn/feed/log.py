@@ -138,7 +138,7 @@ class Feed(Protocol):
         ...
 
     async def replace_sealed(self, kid: str, *, held: bytes, by: bytes) -> bool:
-        """Replace the sealed form of a private key if it is still `held` (empty: if there is none); say whether."""
+        """Replace the sealed form of a private key if it is still `held`; say whether it was. Empty means none."""
         ...
 
     def listen(self) -> AbstractAsyncContextManager[Doorbell]:

@@ -223,6 +223,8 @@ class MemoryFeed:
         if self._sealed.get(kid, b"") != held:
             return False
         self._sealed[kid] = by
+        if not by:
+            del self._sealed[kid]
         return True
 
     @asynccontextmanager

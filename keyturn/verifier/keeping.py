@@ -30,7 +30,7 @@ class Keeper:
     def __init__(
         self, files: StateDirectory, replica: Replica, feed: Feed, clock: Clock, *, note: Callable[..., None]
     ) -> None:
-        self._files, self._replica, self._feed, self._clock, self._note = files, replica, feed, clock, note
+        self.files, self._replica, self._feed, self._clock, self._note = files, replica, feed, clock, note
         self._kept: dict[Lane, tuple[int, int]] = dict.fromkeys(Lane, (0, 0))
         self._count = dict.fromkeys(Lane, 0)
         self._writing = {lane: asyncio.Lock() for lane in Lane}
@@ -39,7 +39,7 @@ class Keeper:
 
     def restore(self, *, root: Mapping[str, Any], allow_dev: bool) -> None:
         """Let the replica believe what the files hold, as far as it is signed; at best it is `stale` then."""
-        compact = self._files.trust()
+        compact = self.files.trust()
         try:
             if compact is None or not self._replica.adopt_trust(open_trust(compact, root=root, allow_dev=allow_dev)):
                 return
@@ -48,7 +48,7 @@ class Keeper:
             return
         self._trust_version = self._replica.trust.version
         for lane in Lane:
-            stored = self._files.lanes[lane].read()
+            stored = self.files.lanes[lane].read()
             try:
                 self._admit(lane, stored)
             except TrustError as error:
@@ -82,7 +82,7 @@ class Keeper:
         if stored.snapshot is None:
             return
         signed = open_snapshot(stored.snapshot, lane, self._replica.trust.role(lane))
-        chunks = self._files.chunks(_digests(signed))
+        chunks = self.files.chunks(_digests(signed))
         admission = self._replica.admit_snapshot(lane, stored.snapshot, now=now, boottime=known_since, chunks=chunks)
         if admission is Admission.BEHIND:
             raise ForgedSignature("a chunk of the snapshot is not in the state directory")
@@ -98,7 +98,7 @@ class Keeper:
         if events is None or self._count[lane] + len(events) > MOST_EVENTS:
             await self._begin_anew(lane)
             return
-        await asyncio.to_thread(self._files.lanes[lane].append, events)
+        await asyncio.to_thread(self.files.lanes[lane].append, events)
         self._kept[lane], self._count[lane] = place, self._count[lane] + len(events)
 
     async def _begin_anew(self, lane: Lane) -> None:
@@ -115,22 +115,22 @@ class Keeper:
         if events is None:
             raise FeedUnavailable("the store's snapshot is too old")
         await self._keep_chunks(lane, signed)
-        await asyncio.to_thread(self._files.lanes[lane].begin, compact, events)
+        await asyncio.to_thread(self.files.lanes[lane].begin, compact, events)
         if lane is Lane.REVOCATIONS:
-            await asyncio.to_thread(partial(self._files.forget_chunks, except_for=_digests(signed)))
+            await asyncio.to_thread(partial(self.files.forget_chunks, except_for=_digests(signed)))
         self._kept[lane], self._count[lane] = place, len(events)
 
     async def _keep_chunks(self, lane: Lane, signed: SignedSnapshot) -> None:
         """Read the snapshot's chunks that are not on the disk yet, a few at a time."""
         wanted = _digests(signed)
-        held = await asyncio.to_thread(self._files.chunks, wanted)
+        held = await asyncio.to_thread(self.files.chunks, wanted)
         missing = [digest for digest in wanted if digest not in held]
         for start in range(0, len(missing), CHUNKS_AT_ONCE):
             some = missing[start : start + CHUNKS_AT_ONCE]
             read = await self._feed.chunks(lane, some)
             if any(digest_of(read.get(digest, b"")) != digest for digest in some):
                 raise FeedUnavailable("the store lacks a chunk of its snapshot")
-            await asyncio.to_thread(self._files.keep_chunks, {digest: read[digest] for digest in some})
+            await asyncio.to_thread(self.files.keep_chunks, {digest: read[digest] for digest in some})
 
     def _events_after(self, lane: Lane, signed: SignedSnapshot) -> list[bytes] | None:
         position = self._replica.position(lane)
@@ -143,11 +143,11 @@ class Keeper:
         try:
             trust = self._replica.trust
             if trust.version > self._trust_version:
-                await asyncio.to_thread(self._files.keep_trust, trust.compact)
+                await asyncio.to_thread(self.files.keep_trust, trust.compact)
                 self._trust_version = trust.version
             for lane, head in self._replica.heads.items():
                 if self._heads.get(lane) is not head:
-                    await asyncio.to_thread(self._files.lanes[lane].keep_head, head)
+                    await asyncio.to_thread(self.files.lanes[lane].keep_head, head)
                     self._heads[lane] = head
         except OSError as error:
             self.trouble = f"the state directory cannot be written: {error.strerror}"

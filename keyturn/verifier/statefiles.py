@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from keyturn.contract.encoding import unb64url
+from keyturn.contract.encoding import b64url, decode_object, encode_json, unb64url
 from keyturn.contract.errors import ConfigurationError, MalformedInput
 from keyturn.contract.positions import Lane
 
@@ -59,7 +59,7 @@ class LaneFiles:
 
 
 class StateDirectory:
-    """The directory of one process, locked for as long as it is open; nothing in it is secret, all of it is signed."""
+    """The directory of one process, locked for as long as it is open; what is in it is signed, or sealed."""
 
     def __init__(self, path: Path) -> None:
         """Open it, and make it if it is not there; raises ConfigurationError where it cannot be had."""
@@ -96,6 +96,18 @@ class StateDirectory:
     def keep_trust(self, compact: bytes) -> None:
         """Replace the trust document."""
         _replace(self.path / "trust.jws", compact)
+
+    def sealed(self) -> dict[str, bytes]:
+        """Return the sealed private keys that were kept, by kid; a file that is not ours holds none."""
+        try:
+            kept = decode_object(_read(self.path / "sealed.json") or b"{}")
+            return {kid: unb64url(box) for kid, box in kept.items()}
+        except (MalformedInput, AttributeError, TypeError):
+            return {}
+
+    def keep_sealed(self, boxes: Mapping[str, bytes]) -> None:
+        """Replace the sealed private keys."""
+        _replace(self.path / "sealed.json", encode_json({kid: b64url(box) for kid, box in boxes.items()}))
 
     def chunks(self, digests: Iterable[str]) -> dict[str, bytes]:
         """Return the snapshots' chunks of these digests that are there; whether they fit is the reader's question."""

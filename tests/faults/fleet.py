@@ -112,7 +112,9 @@ class Fleet:
     def start(self, name: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start one process, with more settings if need be."""
         kind = _kind(name)
-        settings = self._settings | {"REDIS__URL": self.server.url()}
+        # Two replicas of one service stand on two machines, each with a disk of its own.
+        state = str(self.directory / "state" / name)
+        settings = self._settings | {"REDIS__URL": self.server.url(), "STATE__DIRECTORY": state}
         if kind != "worker":
             settings[f"{kind.upper()}__LISTEN"] = self.address(name)
         if kind == "keyservice":

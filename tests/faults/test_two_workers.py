@@ -97,7 +97,8 @@ async def all_at_once(fleet: Fleet, *workers: str) -> None:
             (fleet.directory / f"{worker}.log").unlink(missing_ok=True)
             fleet.start(worker, WORKER__QUEUE=f"arq:{worker}")
         await fleet.until_ready(*workers)
-        await eventually(lambda: all("trust_adopted" in fleet.log(worker) for worker in workers))
+        began = ("trust_adopted", "state_restored")  # The second time it has a disk of its own to begin with.
+        await eventually(lambda: all(any(event in fleet.log(worker) for event in began) for worker in workers))
         await redis.client_unpause()
         # Both jobs are put into their queues at once then, and taken out when they have ended.
         await eventually(lambda: redis.exists(*(f"arq:{worker}" for worker in workers)))

@@ -156,6 +156,9 @@ async def test_a_sealed_key_is_replaced_only_as_it_was_held(world: World) -> Non
     assert await world.feed.replace_sealed("one", held=b"old", by=b"new")
     assert not await world.feed.replace_sealed("one", held=b"old", by=b"newer")
     assert await world.feed.sealed_keys() == {"one": b"new", "two": b"new"}
+    assert not await world.feed.replace_sealed("two", held=b"old", by=b"")
+    assert await world.feed.replace_sealed("two", held=b"new", by=b"")
+    assert await world.feed.sealed_keys() == {"one": b"new"}
 
 
 async def test_a_head_is_taken_only_at_the_position_and_only_if_it_is_newer(world: World) -> None:
