@@ -37,7 +37,8 @@ class Result(NamedTuple):
 def examine(facts: Facts) -> list[Result]:
     """Return the findings, in the order in which one cause explains the next."""
     checks: tuple[Callable[[Facts], Iterator[Result]], ...] = (
-        _store, _rights, _eviction, _durability, _trust, _format, _lanes, _clock, _sealed, _presence, _services,
+        _store, _rights, _eviction, _durability, _trust, _format, _lanes, _clock, _sealed, _presence, _archive,
+        _services,
     )  # fmt: skip
     return [result for check in checks for result in check(facts)]
 
@@ -231,6 +232,18 @@ def _presence(facts: Facts) -> Iterator[Result]:
         yield Result("verifiers", Level.WARN, seen, "start a sidecar, or see why none reports")
     else:
         yield Result("verifiers", Level.OK, f"{seen}, all fresh and at the newest place")
+
+
+def _archive(facts: Facts) -> Iterator[Result]:
+    archive = facts.archive
+    if archive is None:
+        return  # None is kept, and need not be.
+    if archive.trouble is not None:
+        mend = "mend it: until then nothing is archived, and the store forgets nothing and fills up"
+        yield Result("archive", Level.FAIL, archive.trouble, mend)
+        return
+    ends = f", up to {_some(archive.ends)}" if archive.ends else ""
+    yield Result("archive", Level.OK, f"{archive.segments} segments in {archive.directory}{ends}")
 
 
 def _services(facts: Facts) -> Iterator[Result]:

@@ -13,19 +13,28 @@ from redis.exceptions import RedisError
 
 from keyturn.cli.answers import CannotTell, WrongUsage
 from keyturn.cli.environment import Environment
-from keyturn.cli.facts import Facts, LaneFacts, ServiceFacts, UserFacts
+from keyturn.cli.facts import ArchiveFacts, Facts, LaneFacts, ServiceFacts, UserFacts
 from keyturn.cli.origin import origin
 from keyturn.cli.rights import may, rights_of
 from keyturn.clock import Clock
 from keyturn.contract.envelope import StatementType, statement_type
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput, StoreUnavailable, TrustError
+from keyturn.contract.errors import (
+    ArchiveFailed,
+    ConfigurationError,
+    FeedUnavailable,
+    MalformedInput,
+    StoreUnavailable,
+    TrustError,
+)
 from keyturn.contract.events import open_event, open_head, open_snapshot
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.contract.reports import Report, open_report
 from keyturn.contract.trust import IdentityKind, Trust
+from keyturn.feed.archive import Archive, segments
 from keyturn.feed.log import Top
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import Pinned, require_ours
+from keyturn.process.feeding import FeedSettings
 from keyturn.process.following import connect_as
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.pinned import read_root
@@ -39,7 +48,7 @@ from keyturn.process.settings import (
     is_loopback,
 )
 from keyturn.process.values import Listen, Secret
-from keyturn.verifier.follower import Follower
+from keyturn.verifier.follower import Follower, unnoted
 from keyturn.verifier.replica import Replica
 
 SERVICES = ("authorization", "keyservice", "introspection", "revocation")
@@ -59,6 +68,7 @@ class Patient:
     pinned: Pinned
     fresh: FreshnessSettings
     services: Mapping[str, str]
+    archive: Path | None = None
 
 
 @dataclass
@@ -86,6 +96,7 @@ def from_settings(settings: Settings) -> Patient:
         pinned=Pinned(issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev),
         fresh=settings.section(FreshnessSettings),
         services=listening,
+        archive=settings.section(FeedSettings).archive,
     )
 
 
@@ -131,6 +142,7 @@ async def gather(patient: Patient, clock: Clock) -> Facts:
         services = await asyncio.gather(*(_ask(url) for url in patient.services.values()))
         return Facts(
             now=clock.now(), freshness=patient.fresh.freshness(), users=lines.users,
+            archive=None if patient.archive is None else await asyncio.to_thread(look_into, patient.archive),
             separate_users=patient.store.credentials is not None, durable=patient.store.durable,
             services=dict(zip(patient.services, services, strict=True)), **found,
         )  # fmt: skip
@@ -261,6 +273,19 @@ async def _read_reports(redis: Redis, trust: Trust) -> list[Report]:
         except TrustError:
             continue  # Not its word: as good as none.
     return reports
+
+
+def look_into(directory: Path) -> ArchiveFacts:
+    """Say what an archive holds: the next segment must follow the newest of its lane."""
+    archive = Archive(directory, note=unnoted)
+    try:
+        archive.require_writable()
+        found = segments(directory)
+        newest = {lane: one.end() for lane, one in {one.lane: one for one in found}.items()}
+    except (ConfigurationError, ArchiveFailed, OSError) as error:
+        return ArchiveFacts(directory=str(directory), trouble=str(error))
+    ends = tuple(f"{lane} {end.epoch}:{end.sequence}" for lane, end in newest.items())
+    return ArchiveFacts(directory=str(directory), segments=len(found), ends=ends)
 
 
 async def _ask(url: str) -> ServiceFacts:

@@ -40,6 +40,16 @@ class ServiceFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveFacts:
+    """The archive that the configuration names: how much is in it and how far it goes, or what is wrong with it."""
+
+    directory: str
+    segments: int = 0
+    ends: tuple[str, ...] = ()  # LANE EPOCH:SEQUENCE of each lane's newest event.
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """All that was found out; None and missing members are what could not be."""
 
@@ -55,4 +65,5 @@ class Facts:
     keys: KeySet = field(default_factory=KeySet)
     sealed: frozenset[str] | None = None
     reports: Sequence[Report] | None = None
+    archive: ArchiveFacts | None = None
     services: Mapping[str, ServiceFacts] = field(default_factory=dict)

@@ -1,15 +1,18 @@
 """A doctor's findings over facts: each question has facts that make it fail, and says how to mend it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keyturn.cli.checkup import Level, Result, examine
-from keyturn.cli.facts import Facts, LaneFacts, ServiceFacts, UserFacts
+from keyturn.cli.examination import look_into
+from keyturn.cli.facts import ArchiveFacts, Facts, LaneFacts, ServiceFacts, UserFacts
 from keyturn.contract.keys import KeySet
 from keyturn.contract.positions import Lane
 from keyturn.contract.reports import Report
+from keyturn.feed.lines import render_line
 from keyturn.process.redis import ServerFacts
 from tests.world import World, new_statement_key
 
@@ -116,6 +119,7 @@ def lanes(**changes: Any) -> dict[Lane, LaneFacts]:
         ("verifiers", "fail", "sidecar-1 lags", {"reports": [report(NOW, revocations=(1, 8))]}),
         ("verifiers", "warn", "0 live of 1", {"reports": [report(NOW, goodbye=True)]}),
         ("verifiers", "warn", "0 live of 1", {"reports": [report(NOW - 903)]}),
+        ("archive", "fail", "damaged", {"archive": ArchiveFacts(directory="/a", trouble="damaged")}),
         ("keyservice", "fail", "not ready: no", {"services": {"keyservice": ServiceFacts(ready=False, detail="no")}}),
         ("keyservice", "fail", "refused", {"services": {"keyservice": ServiceFacts(ready=None, detail="refused")}}),
     ],
@@ -125,6 +129,20 @@ def test_each_question_notices_what_it_is_there_for(check: str, level: str, seen
     result = found(well(**changes), check)
     assert (result.level, bool(result.mend)) == (level, True), result
     assert seen in result.seen
+
+
+def test_an_archive_is_looked_into_where_one_is_kept(tmp_path: Path) -> None:
+    """A damaged segment stops the archiving long before anybody wants to read it."""
+    assert "archive" not in {one.check for one in examine(well())}
+    assert look_into(tmp_path / "missing").trouble is not None
+    line = render_line(KEYS, epoch=1, sequence=9, event=b"a.b.c")
+    (tmp_path / "keys-1-1-9.ndjson").write_bytes(line)
+    result = found(well(archive=look_into(tmp_path)), "archive")
+    assert (result.level, result.seen) == ("ok", f"1 segments in {tmp_path}, up to keys 1:9")
+    (tmp_path / "keys-1-10-12.ndjson").write_bytes(line)
+    result = found(well(archive=look_into(tmp_path)), "archive")
+    assert result.level == "fail"
+    assert "keys-1-10-12.ndjson is damaged" in result.seen
 
 
 def test_a_clock_within_the_skew_is_well() -> None:

@@ -15,8 +15,10 @@ from keyturn.feed import publisher as publishing
 from keyturn.feed.archive import Archive, segments
 from keyturn.feed.audit import Audit
 from keyturn.feed.lines import Line, claims_of, parse_line
+from keyturn.feed.log import BATCH
 from keyturn.feed.memory import MemoryFeed
 from keyturn.feed.publisher import Publisher
+from keyturn.verifier.follower import unnoted
 from tests.clocks import ManualClock
 from tests.world import Member, World, new_statement_key
 
@@ -248,6 +250,25 @@ async def test_an_epoch_is_archived_for_itself(busy: Busy) -> None:
     assert after is not None
     assert await busy.archive.keep(busy.feed, REVOCATIONS, after)
     assert busy.names() == ["revocations-1-1-6.ndjson", "revocations-2-1-2.ndjson"]
+
+
+async def test_every_store_is_archived_in_several_reads_and_trimmed(world: World, tmp_path: Path) -> None:
+    """In memory, on fakeredis and on a real Valkey; more events than one read of a stream brings."""
+    member = await world.caught_up()
+    publisher = world.publisher(REVOCATIONS, member)
+    for number in range(BATCH + 44):
+        await publisher.append([world.entry(SelectorKind.JTI, f"t{number}")])
+    place = member.replica.position(REVOCATIONS)
+    assert place is not None
+    assert await Archive(tmp_path, note=unnoted).keep(world.feed, REVOCATIONS, place)
+    await world.feed.trim(REVOCATIONS, epoch=1, up_to=place.sequence)
+    assert await world.feed.events(REVOCATIONS, epoch=1, after=0) == []
+    (segment,) = segments(tmp_path)
+    assert (segment.first, segment.last, segment.end()) == (1, BATCH + 44, place)
+    audit = Audit([world.trust()])
+    for raw in segment.path.read_bytes().splitlines():
+        audit.take(parse_line(raw))
+    assert audit.lanes[REVOCATIONS].stretches[0].events == BATCH + 44
 
 
 def test_a_directory_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
