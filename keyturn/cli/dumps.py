@@ -65,8 +65,12 @@ class Dump:
     def read(self, files: Sequence[Path]) -> None:
         """Read the files, each lane by itself: in the order of its events, since a shell sorts names by letters.
 
-        A file is read up to the first line that is no line. Raises WrongUsage if one cannot be read.
+        A file is read up to the first line that is no line, and several times: a pipe would show less each time.
+        Raises WrongUsage for one, and for a file that cannot be read.
         """
+        for file in files:
+            if file.exists() and not file.is_file():
+                raise WrongUsage(f"{file} is no plain file: save it first")
         for lane in Lane:
             for file in sorted(files, key=lambda one: self._first_place(one, lane)):
                 self._read(file, lane)

@@ -1,6 +1,7 @@
 """`keyturn feed`: every line is held against the pinned root, and what does not hold is called out."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,10 +163,13 @@ async def test_what_cannot_be_judged_is_3_and_never_a_yes(run: Run, recorded: Re
 
 async def test_wrong_usage_of_verify_is_2(run: Run, recorded: Recorded) -> None:
     """No root, no file, no trust document: each with what to name."""
-    file = recorded.dump(*recorded.lines(KEYS))
+    file, pipe = recorded.dump(*recorded.lines(KEYS)), recorded.root.with_name("pipe")
+    os.mkfifo(pipe)
     for argv, said in (
         (["feed", "verify", file], "--root"),
         (["feed", "verify", "missing.ndjson", *recorded.options], "missing.ndjson cannot be read"),
+        (["feed", "verify", str(pipe), *recorded.options], "no plain file"),
+        (["feed", "verify", str(recorded.root.parent), *recorded.options], "no plain file"),
         (["feed", "verify", file, "--root", str(recorded.root), "--trust", "missing.jws"], "--trust"),
         (["feed", "verify", *recorded.options], "FILE"),
         (["feed", "tail", "--after", "7"], "name it"),
