@@ -55,6 +55,7 @@ class RotationParts:
         archive = archive_of(settings, parts)
         publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock, archive=archive, keep=parts.keep)
         role_key = RoleKeyFile(publisher, own.role_key, parts.clock, setting=ROLE_KEY, note=parts.log.warning)
+        parts.follower.publishes.add(Lane.KEYS)
         live_seconds = policy.expired_seconds + policy.skew_seconds
         watch = PresenceWatch(
             parts.feed,

@@ -53,6 +53,7 @@ class RevocationService:
         self._role_key = RoleKeyFile(
             self._publisher, own.role_key, parts.clock, setting=_ROLE_KEY, note=parts.log.warning
         )
+        parts.follower.publishes.add(Lane.REVOCATIONS)
         self._recovery = Recovery(
             self._publisher, parts.feed, replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning,

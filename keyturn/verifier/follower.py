@@ -21,6 +21,7 @@ from keyturn.verifier.sparing import Sparing
 SILENCE_SECONDS = 2.0  # Two heartbeats: after that the head is read.
 CATCH_UP_EVERY_SECONDS = 0.1
 TRUST_EVERY_SECONDS = 1.0
+ASTRAY_SECONDS = 3.0  # A branch is left to its publishers for so long; they unite both.
 TIDY_EVERY_SECONDS = 60.0
 _SNAPSHOTS_TRIED = 3  # A snapshot's chunks may go while they are read, if it is replaced twice meanwhile.
 _MOST_READS = 4096  # Reads of one catch-up; what lies beyond waits for the next.
@@ -56,6 +57,9 @@ class Follower:
         self._next_flight: asyncio.Task[None] | None = None
         self._flying, self._loading = asyncio.Lock(), asyncio.Lock()
         self._last_flight = self._last_catch_up = self._last_trust = self._last_tidying = float("-inf")
+        self.publishes: set[Lane] = set()  # Lanes that are mended from here: their branches are united, not left.
+        self._reads_anew = False
+        self._astray_since: dict[Lane, float] = {}
         self._looked_at = dict.fromkeys(Lane, float("-inf"))
 
     async def run(self) -> None:
@@ -95,6 +99,7 @@ class Follower:
         replica = Replica(issuer=self.replica.issuer, freshness=self.replica.freshness)
         replica.adopt_trust(self.replica.trust)
         reader = Follower(self._feed, replica, self._clock, root=self._root, allow_dev=self._allow_dev)
+        reader._reads_anew = True
         await reader._read_all()
         return replica
 
@@ -179,6 +184,21 @@ class Follower:
                 self._note("cannot_catch_up", lane=lane, target=f"{target.epoch}:{target.sequence}")
                 break
         await self._hear(lane, top)
+        await self._leave_lost_branch(lane, str(target))
+
+    async def _leave_lost_branch(self, lane: Lane, target: str) -> None:
+        """Go where the publisher stands, if that is on another branch and nobody has united it with ours meanwhile."""
+        boottime = self._clock.boottime()
+        if str(self.replica.position(lane)) == target or lane in self.publishes or self.replica.position(lane) is None:
+            self._astray_since.pop(lane, None)
+            return
+        if boottime - self._astray_since.setdefault(lane, boottime) < ASTRAY_SECONDS or self._reads_anew:
+            return
+        other = await self.read_anew()
+        crossed = self.replica.cross(lane, other, now=self._clock.now(), boottime=boottime)
+        self._astray_since.pop(lane)  # If it was no branch, the next look begins to count anew.
+        if crossed:
+            self._note("branch_left", lane=lane, target=target.rpartition(":")[0])
 
     async def _read_events(self, lane: Lane, after: int) -> bool:
         """Apply the next events of the running epoch; say whether the replica moved."""

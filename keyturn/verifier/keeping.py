@@ -9,7 +9,7 @@ from keyturn.clock import Clock
 from keyturn.contract.encoding import digest as digest_of
 from keyturn.contract.errors import FeedUnavailable, ForgedSignature, TrustError
 from keyturn.contract.events import RevocationsSnapshot, SignedSnapshot, open_snapshot
-from keyturn.contract.positions import Lane
+from keyturn.contract.positions import Lane, Position
 from keyturn.contract.snapshots import digests_of
 from keyturn.contract.trust import open_trust
 from keyturn.feed.log import Feed
@@ -31,7 +31,7 @@ class Keeper:
         self, files: StateDirectory, replica: Replica, feed: Feed, clock: Clock, *, note: Callable[..., None]
     ) -> None:
         self.files, self._replica, self._feed, self._clock, self._note = files, replica, feed, clock, note
-        self._kept: dict[Lane, tuple[int, int]] = dict.fromkeys(Lane, (0, 0))
+        self._kept: dict[Lane, Position | None] = dict.fromkeys(Lane)
         self._count = dict.fromkeys(Lane, 0)
         self._writing = {lane: asyncio.Lock() for lane in Lane}
         self._trust_version, self._heads = 0, dict[Lane, bytes]()
@@ -53,7 +53,7 @@ class Keeper:
                 self._admit(lane, stored)
             except TrustError as error:
                 self._note(STATE_REFUSED, what=lane.value, code=error.code, reason=str(error))
-            self._kept[lane], self._count[lane] = self._replica.place(lane), len(stored.events)
+            self._kept[lane], self._count[lane] = self._replica.position(lane), len(stored.events)
         places = {lane.value: ":".join(map(str, self._replica.place(lane))) for lane in Lane}
         self._note(STATE_RESTORED, trust=self._trust_version, **places)
 
@@ -91,34 +91,32 @@ class Keeper:
                 break  # The files have a gap; what follows it cannot be told from a forgery of the past.
 
     async def _keep(self, lane: Lane) -> None:
-        place, (epoch, sequence) = self._replica.place(lane), self._kept[lane]
-        if place in ((0, 0), (epoch, sequence)):
+        position, kept = self._replica.position(lane), self._kept[lane]
+        if position is None or position == kept:
             return
-        events = self._replica.tails[lane].after(sequence) if epoch == place[0] else None
+        events = None if kept is None else self._events_after(lane, kept)
         if events is None or self._count[lane] + len(events) > MOST_EVENTS:
-            await self._begin_anew(lane)
+            await self._begin_anew(lane, position)
             return
         await asyncio.to_thread(self.files.lanes[lane].append, events)
-        self._kept[lane], self._count[lane] = place, self._count[lane] + len(events)
+        self._kept[lane], self._count[lane] = position, self._count[lane] + len(events)
 
-    async def _begin_anew(self, lane: Lane) -> None:
+    async def _begin_anew(self, lane: Lane, position: Position) -> None:
         """Begin the files anew from the store's snapshot, where it is of our past; else they wait for one that is."""
         compact = await self._feed.snapshot(lane)
-        place = self._replica.place(lane)
         try:
             signed = None if compact is None else open_snapshot(compact, lane, self._replica.trust.role(lane))
         except TrustError:
             signed = None
-        if compact is None or signed is None or signed.position.epoch != place[0]:
-            raise FeedUnavailable("the store has no snapshot of our epoch")
-        events = self._events_after(lane, signed)
-        if events is None:
-            raise FeedUnavailable("the store's snapshot is too old")
+        events = None if signed is None else self._events_after(lane, signed.position)
+        if compact is None or signed is None or events is None:
+            raise FeedUnavailable("the store has no snapshot that leads to where we stand")
+        position = self._replica.position(lane) or position  # What has come since we asked is among the events.
         await self._keep_chunks(lane, signed)
         await asyncio.to_thread(self.files.lanes[lane].begin, compact, events)
         if lane is Lane.REVOCATIONS:
             await asyncio.to_thread(partial(self.files.forget_chunks, except_for=_digests(signed)))
-        self._kept[lane], self._count[lane] = place, len(events)
+        self._kept[lane], self._count[lane] = position, len(events)
 
     async def _keep_chunks(self, lane: Lane, signed: SignedSnapshot) -> None:
         """Read the snapshot's chunks that are not on the disk yet, a few at a time."""
@@ -132,11 +130,11 @@ class Keeper:
                 raise FeedUnavailable("the store lacks a chunk of its snapshot")
             await asyncio.to_thread(self.files.keep_chunks, {digest: read[digest] for digest in some})
 
-    def _events_after(self, lane: Lane, signed: SignedSnapshot) -> list[bytes] | None:
-        position = self._replica.position(lane)
-        if position == signed.position:
-            return []
-        return self._replica.tails[lane].after(signed.position.sequence)
+    def _events_after(self, lane: Lane, position: Position) -> list[bytes] | None:
+        """Return the events from a place of our own chain on, None where it is not known to be one."""
+        if self._replica.hash_at(lane, position.place) != position.hash:
+            return None
+        return self._replica.tails[lane].after(position.sequence) if position != self._replica.position(lane) else []
 
     async def _keep_word(self) -> None:
         """Keep the newest heads and the trust document."""

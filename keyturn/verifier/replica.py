@@ -324,6 +324,37 @@ class Replica:
             for entry in event.entries:
                 self.indexes[0].add(entry)
 
+    def cross(self, lane: Lane, other: "Replica", *, now: float, boottime: float) -> bool:
+        """Leave a branch that a failover has lost, for the one that the publisher vouches for now; say whether.
+
+        `other` has read the store alone. It must stand on another branch of our epoch, shown by two signed events at
+        one place, under a head that was signed later than anything that we have heard: who merely offers an old state
+        has no such head. Revocations and tombstones of ours stay.
+        """
+        mine, theirs, heard = self._positions.get(lane), other.position(lane), other.heard(lane)
+        if mine is None or theirs is None or other.trust is not self.trust or heard.at <= self._heard[lane].at:
+            return False
+        place = min(mine.place, theirs.place)
+        known = self.hash_at(lane, place), other.hash_at(lane, place)
+        if mine.epoch != theirs.epoch or None in known or known[0] == known[1]:
+            return False
+        if lane is Lane.KEYS:
+            tombstones = {key.kid: key for key in self.keys if key.phase is Phase.REVOKED}
+            self._use(KeySet(({key.kid: key for key in other.keys} | tombstones).values(), other.keys.requests))
+        else:
+            self.absorb(other.indexes)
+        self._positions[lane], self.tails[lane] = theirs, other.tails[lane]
+        self.lost.pop(lane, None)
+        self.generation += 1
+        if heard.at <= now + self.freshness.skew_seconds:
+            self._heard[lane].note(heard.at, boottime)
+        self._limit_freshness()
+        return True
+
+    def heard(self, lane: Lane) -> Heard:
+        """Return when a lane's publisher was last heard."""
+        return self._heard[lane]
+
     def absorb(self, indexes: tuple[RevocationIndex, ...]) -> None:
         """Hold all revocations that these hold: what was signed as revoked stays revoked, on any branch."""
         for index in indexes:

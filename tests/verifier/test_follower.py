@@ -183,14 +183,18 @@ async def test_a_new_epoch_is_followed_from_its_ring(world: World, feed: Twisted
         assert revoked(member, "ours")
 
 
-async def test_a_fork_is_not_followed_until_an_epoch_ends_it(
+async def test_a_fork_is_not_followed_by_a_publisher_of_the_lane_until_an_epoch_ends_it(
     world: World, feed: TwistedFeed, clock: ManualClock
 ) -> None:
-    """After a failover that lost a tail, the store tells another history: it is refused, and the age shows it."""
+    """After a failover that lost a tail, the store tells another history: it is refused, and the age shows it.
+
+    Who does not publish leaves his branch after a while: tests/verifier/test_lost_branches.py.
+    """
     publisher, forked = await world.caught_up(), await world.caught_up()
     async with world.following() as member:
         await revoke(world, publisher, "ours")
         await eventually(lambda: revoked(member, "ours"))
+        member.follower.publishes.add(REVOCATIONS)
         feed.forget_events(REVOCATIONS)
         await revoke(world, forked, "theirs-1", "theirs-2")
         await eventually(lambda: "statement_refused" in member.events())
