@@ -10,6 +10,7 @@ from serving.parts import Parts
 
 LOOK_SECONDS = 2.0
 TRUST_PUBLISHED = "trust_published"
+TRUST_NOT_PUBLISHED = "trust_not_published"
 DOCUMENT_REFUSED = "trust_document_refused"
 STORE_REFUSED = "trust_in_store_refused"
 _SETTING = "keyservice.trust_document"
@@ -27,7 +28,7 @@ class TrustKeeper:
         self._path, self._pinned, self._feed, self._replica = path, parts.pinned, parts.feed, parts.replica
         self._clock, self._log = parts.clock, parts.log
         self._seen = self._read()
-        self._said: str | None = None
+        self._said: dict[str, str] = {}  # The last reason for each event.
         self._refused_in_store: bytes | None = None
         try:
             self._filed = self._open(self._seen)
@@ -50,8 +51,8 @@ class TrustKeeper:
             await self._clock.sleep(LOOK_SECONDS)
             try:
                 await self.look()
-            except FeedUnavailable:
-                continue  # The follower notes the loss.
+            except FeedUnavailable as error:
+                self._refuse(TRUST_NOT_PUBLISHED, reason=str(error))
 
     async def look(self) -> None:
         """Take what the file has become, and see to the store; raises FeedUnavailable."""
@@ -68,12 +69,13 @@ class TrustKeeper:
             trust = self._open(found)
             if trust.version < self._replica.trust.version:
                 held = self._replica.trust.version
-                self._refuse(f"version {trust.version}, and version {held} is in force")
+                reason = f"version {trust.version}, and version {held} is in force"
+                self._refuse(DOCUMENT_REFUSED, file=str(self._path), reason=reason)
                 return
             self._adopt(trust)
-            self._said = None
+            self._said.clear()
         except (ConfigurationError, TrustError) as error:
-            self._refuse(str(error))
+            self._refuse(DOCUMENT_REFUSED, file=str(self._path), reason=str(error))
 
     async def _keep(self) -> None:
         """Leave file's and store's newest document in the replica, and the replica's in the store."""
@@ -133,7 +135,8 @@ class TrustKeeper:
                 mend="name a file that this process can read",
             ) from error  # fmt: skip
 
-    def _refuse(self, reason: str) -> None:
-        if reason != self._said:
-            self._said = reason
-            self._log.warning(DOCUMENT_REFUSED, file=str(self._path), reason=reason)
+    def _refuse(self, event: str, *, reason: str, **facts: str) -> None:
+        """Say once what cannot be done, and why."""
+        if reason != self._said.get(event):
+            self._said[event] = reason
+            self._log.warning(event, reason=reason, **facts)

@@ -12,7 +12,6 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.trust import IdentityKind
 from keyturn.verifier.freshness import State
 
-WARN_BEFORE_EXPIRY_SECONDS = 30 * 86_400.0
 _MOST_NAMED = 8
 
 
@@ -118,8 +117,9 @@ def _trust(facts: Facts) -> Iterator[Result]:
     seen = f"version {document.version} of {plain(document.issuer)}, expires {moment(document.expires_at)}"
     if document.dev:
         seen += ", marked dev"
-    mend = _if(left < WARN_BEFORE_EXPIRY_SECONDS, "sign a new one: `keyturn trust renew`")
-    level = Level.FAIL if left <= 0 else Level.WARN if left < WARN_BEFORE_EXPIRY_SECONDS else Level.OK
+    soon = facts.trust.expires_soon(facts.now)
+    mend = _if(soon, "sign a new one: `keyturn trust renew`")
+    level = Level.FAIL if left <= 0 else Level.WARN if soon else Level.OK
     yield Result("trust document", level, seen + (", HAS EXPIRED" if left <= 0 else ""), mend)
 
 

@@ -21,6 +21,7 @@ def facts_of(trust: Trust, *, now: float) -> dict[str, Any]:
         "expires_in_days": round(days_left(document, now), 2),
         "expired": now >= document.expires_at,
         "dev": document.dev,
+        "feed_format": document.feed_format,
         "root": thumbprint(trust.root),
         "roles": {lane.value: list(trust.role(lane)) for lane in Lane},
         "lowest_epoch": {lane.value: trust.lowest_epoch(lane) for lane in Lane},

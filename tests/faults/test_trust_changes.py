@@ -115,6 +115,7 @@ async def test_a_stolen_role_key_is_worth_nothing_within_seconds(lane: Lane) -> 
 
             await eventually(begun, within_seconds=LOOKING_SECONDS, saying=fleet.last_words)
             await eventually(people.well, within_seconds=LOOKING_SECONDS, saying=fleet.last_words)
+            await fleet.until_ready("keyservice", "authorization", "introspection", "revocation")
             live = await people.token()
             if lane is KEYS:  # Every signing key was dropped: what they signed is refused, and new keys sign.
                 assert await people.statuses(before) == [401, 401]
@@ -133,6 +134,39 @@ async def test_a_stolen_role_key_is_worth_nothing_within_seconds(lane: Lane) -> 
         # The store itself is mended, too.
         await eventually(people.well, within_seconds=LOOKING_SECONDS, saying=fleet.last_words)
         assert await people.statuses(live) == [200, 200]
+
+
+async def test_a_verifier_joins_and_leaves_a_running_fleet() -> None:
+    """Identity and user of the store by one command each; receipts count it from its first report to its removal."""
+    names = ("keyservice", "authorization", "introspection", "revocation", "sidecar-1")
+    async with running_fleet(*names) as fleet, people_of(fleet) as people, fleet.redis() as redis:
+        await trust(fleet, "add-verifier", "sidecar-9")
+        await in_force(people, 2)
+        await redis.acl_load()
+        fleet.start("sidecar-9")
+        await fleet.until_ready("sidecar-9")
+        held = await people.token()
+        assert await people.statuses(held) == [200, 200]
+        told = await people.order("revocation", "/revocations?wait=all&timeout=5", {"selector": {"jti": held.jti}})
+        assert told is not None
+        assert (told[0], told[1]["live"], told[1]["adopted"]) == (200, 2, 2)
+        assert await people.statuses(held) == [401, 401]
+        await trust(fleet, "remove-verifier", "sidecar-9")
+        await in_force(people, 3)
+        assert await people.look("sidecar-9", "/readyz") == 503
+        assert await people.look("sidecar-1", "/readyz") == 200
+        await redis.acl_load()
+        assert "sidecar-9" not in await redis.acl_users()
+        await eventually(partial(is_expired, people, "sidecar-9"), within_seconds=LOOKING_SECONDS)
+        held = await people.token()
+        told = await people.order("revocation", "/revocations?wait=all&timeout=5", {"selector": {"jti": held.jti}})
+        assert told is not None
+        assert (told[0], told[1]["live"], told[1]["adopted"]) == (200, 1, 1)
+
+
+async def is_expired(people: People, sidecar: str) -> bool:
+    """Say whether a sidecar has ceased to serve."""
+    return str((await people.state(sidecar))["state"]) == "expired"
 
 
 async def more_refused(people: People, before: float) -> bool:

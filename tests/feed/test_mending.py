@@ -17,7 +17,7 @@ from keyturn.feed.tail import Tail
 from keyturn.verifier.freshness import State
 from tests.clocks import HastyClock
 from tests.feed.conftest import Store
-from tests.world import Member, World
+from tests.world import Member, World, new_statement_key
 
 KEYS, REVOCATIONS = Lane
 
@@ -298,6 +298,49 @@ async def test_a_lane_whose_epochs_the_root_has_dropped_begins_as_the_root_says(
     assert not revoked(world, late, "a")
     assert len(late.replica.keys) == 0
     assert late.replica.state(world.clock.now(), world.clock.boottime()) is State.FRESH
+
+
+async def begin_again(world: World, lane: Lane) -> tuple[dict[str, Any], e.SignedSnapshot]:
+    """Give the role another key and raise the lowest epoch; return what the document says, and the new genesis."""
+    world.roles[lane] = new_statement_key()
+    changes = {"version": 2, "lowest_epoch": {one.value: 2 if one is lane else 1 for one in Lane}}
+    await world.feed.keep_trust(world.trust_bytes(**changes))
+    return changes, world.genesis(lane, epoch=2, trust=2)
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_thief_who_has_opened_a_far_epoch_does_not_keep_the_lane(world: World, lane: Lane) -> None:
+    """The root says 2, the stolen key said 9: a publisher with the new key begins as the root says."""
+    thief = await voice(world, lane)
+    top = await world.feed.top(lane)
+    assert top is not None
+    assert await thief.publisher.open_epoch(9, after=top.position)
+    changes, genesis = await begin_again(world, lane)
+    heir = Voice(world, world.member(), lane, genesis=genesis.compact)
+    heir.member.replica.adopt_trust(world.trust(**changes))
+    for _ in range(3):
+        await heir.recovery.mend()
+        await world.clock.sleep(PATIENCE_SECONDS)
+    late = await world.caught_up()
+    assert late.replica.place(lane) == (2, 0)
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_lane_that_has_begun_again_is_not_begun_once_more(world: World, lane: Lane) -> None:
+    """A publisher that starts slowly must not take a lane back to its genesis, and what was revoked with it."""
+    top = await world.feed.top(lane)
+    assert top is not None
+    changes, genesis = await begin_again(world, lane)
+    assert await world.feed.open_epoch(genesis, after=top.position)
+    one = await voice(world, lane)
+    await one.says("a")
+    slow = Voice(world, world.member(), lane, genesis=genesis.compact)
+    slow.member.replica.adopt_trust(world.trust(**changes))
+    for _ in range(4):
+        await slow.recovery.mend()
+        await world.clock.sleep(PATIENCE_SECONDS)
+    assert slow.noted() == []
+    assert await stands_at(world, one.member, lane)
 
 
 async def test_a_publisher_that_knows_nothing_does_not_begin_an_empty_store(world: World, store: Store) -> None:
