@@ -28,7 +28,7 @@ from keyturn.verifier.verdict import Kind
 from keyturn.verifier.verifier import TokenVerifier
 
 REVOCATIONS = (1, 1_000, 1_000_000, 10_000_000)
-LARGEST_GIB = 12  # Free memory that ten million revocations want, with room to spare.
+LARGEST_GIB = 2  # Free memory that ten million revocations want, with room to spare.
 ROUNDS, CHECKS = 9, 1_000
 FLATTEST = 1.15
 FOLLOWERS, ROTATIONS = (1, 50, 500), 20

@@ -34,12 +34,13 @@ class _Marks:
     held is mostly told by two bytes that have no bit in common; one that is held, by one search or two.
     """
 
-    __slots__ = ("count", "high", "low", "mask", "shift")
+    __slots__ = ("count", "high", "low", "mask", "shift", "view")
 
     def __init__(self, count: int) -> None:
         slots = max(_FEWEST_SLOTS, 1 << count.bit_length())  # 1 to 2 for each hash.
         self.high, self.low = bytearray(slots), bytearray(slots)
         self.shift, self.mask = 64 - (slots.bit_length() - 1), slots - 1
+        self.view = self.high, self.low, self.shift, self.mask
         self.count = 0  # How many were marked: those that are no longer held leave their marks behind.
 
     def add(self, names: "Sequence[int] | array[int]", number: int) -> None:
@@ -74,29 +75,33 @@ class _Table:
         self._renewal: _Renewal | None = None
         self._having: dict[int, tuple[Bucket, ...]] = {}  # By marks; made anew when the buckets change.
 
-    def candidates(self, name: int) -> tuple[Bucket, ...]:
-        """Return the buckets in which a hash can stand."""
+    def bits(self, name: int) -> int:
+        """Return the classes of buckets in which a hash can stand; 0 if it is not held for certain."""
         marks = self.marks
-        bits = marks.high[name >> marks.shift] & marks.low[name & marks.mask]
+        return marks.high[name >> marks.shift] & marks.low[name & marks.mask]
+
+    def candidates(self, bits: int) -> tuple[Bucket, ...]:
+        """Return the buckets of these classes."""
         having = self._having.get(bits)
         if having is None:
             having = tuple(bucket for bucket in self.buckets.values() if bits >> (bucket.number & 7) & 1)
             self._having[bits] = having
         return having
 
-    def holds(self, name: int) -> bool:
-        """Say whether a hash is held."""
-        for bucket in self.candidates(name):  # `Leaf.place`, spelled out: this is the hot path.
-            names = bucket.leaves[bisect_right(bucket.bounds, name) - 1].names
+    def holds(self, name: int, bits: int) -> bool:
+        """Say whether a hash is held; `bits` are its own."""
+        for bucket in self._having.get(bits) or self.candidates(bits):  # `Leaf.place`, spelled out: the hot path.
+            bounds = bucket.bounds
+            names = bucket.leaves[bisect_right(bounds, name) - 1 if len(bounds) > 1 else 0].names
             at = bisect_left(names, name)
             if at < len(names) and names[at] == name:
                 return True
         return False
 
-    def before(self, name: int) -> float:
-        """Return the latest moment of a cutoff, minus infinity if it is not held."""
+    def before(self, name: int, bits: int) -> float:
+        """Return the latest moment of a cutoff, minus infinity if it is not held; `bits` are its own."""
         latest = float("-inf")
-        for bucket in self.candidates(name):
+        for bucket in self.candidates(bits):
             leaf = bucket.leaf(name)
             at = leaf.place(name)
             if at >= 0 and leaf.befores is not None:
@@ -109,7 +114,7 @@ class _Table:
         Say whether one of them was known to be later than this.
         """
         later = False
-        for held in self.candidates(name):
+        for held in self.candidates(self.bits(name)):
             leaf = held.leaf(name)
             at = leaf.place(name)
             if at < 0:
@@ -239,21 +244,24 @@ class RevocationIndex:
     def revokes(self, names: TokenNames) -> bool:
         """Say whether any held selector names this token."""
         exact, cutoffs = self._exact, self._cutoffs
-        marks = exact.marks
+        high, low, shift, mask = exact.marks.view
         for name in names.exact:
-            if marks.high[name >> marks.shift] & marks.low[name & marks.mask] and exact.holds(name):
+            bits = high[name >> shift] & low[name & mask]  # `_Table.bits`, spelled out: this is the hot path.
+            if bits and exact.holds(name, bits):
                 return True
-        marks, moment = cutoffs.marks, names.granted_at
+        high, low, shift, mask = cutoffs.marks.view
         for name in names.cutoffs:
-            if marks.high[name >> marks.shift] & marks.low[name & marks.mask]:
-                before = cutoffs.before(name)
+            bits = high[name >> shift] & low[name & mask]
+            if bits:
+                before, moment = cutoffs.before(name, bits), names.granted_at
                 if moment < before or (names.whole_seconds and moment <= before):
                     return True
         return False
 
     def latest_cutoff(self, names: TokenNames) -> float:
         """Return the latest cutoff that touches these names, 0 if none: a new grant must be stamped after it."""
-        return max(0.0, *(self._cutoffs.before(name) for name in names.cutoffs))
+        cutoffs = self._cutoffs
+        return max(0.0, *(cutoffs.before(name, cutoffs.bits(name)) for name in names.cutoffs))
 
     def prune(self, now: float) -> int:
         """Forget whole buckets in which nothing can still matter; return how many selectors went."""

@@ -17,7 +17,7 @@ from keyturn.feed import scripts
 from keyturn.feed.assurance import Assurance
 from keyturn.feed.bells import Subscription, subscription
 from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
-from keyturn.feed.snapshots import RedisSnapshots, snapshot_key
+from keyturn.feed.snapshots import RedisSnapshots
 
 PREFIX = "keyturn:"
 TRUST_KEY = PREFIX + "trust"
@@ -129,11 +129,10 @@ class RedisFeed:
 
     async def keep_snapshot(self, snapshot: SignedSnapshot, chunks: Chunks = NO_CHUNKS) -> bool:
         """Store a snapshot of a place in the running epoch, if it is newer than the stored one."""
-        key = snapshot_key(snapshot.snapshot.lane)
         with _reaching():
-            held = await cast("Awaitable[bytes | None]", self._redis.hget(key, "position"))
+            held = await self._snapshots.position(snapshot.snapshot.lane)
         try:
-            stored = parse_position((held or b"").decode("ascii", "replace"))
+            stored = parse_position(held)
         except MalformedInput:
             return False  # Nothing is there, or nothing of ours.
         if stored.epoch != snapshot.position.epoch or stored.sequence >= snapshot.position.sequence:
@@ -181,7 +180,7 @@ class RedisFeed:
     async def snapshot(self, lane: Lane) -> bytes | None:
         """Return the newest stored snapshot."""
         with _reaching():
-            return await cast("Awaitable[bytes | None]", self._reading.hget(snapshot_key(lane), "snapshot"))
+            return await self._snapshots.newest(lane)
 
     async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
         """Return those of up to 16 chunks that are stored, by digest."""

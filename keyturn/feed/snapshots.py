@@ -1,7 +1,7 @@
 """Snapshots on Redis: the signed statement in one hash, its chunks by digest in another."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -14,6 +14,8 @@ from keyturn.feed.log import CHUNKS_AT_ONCE, MOST_SWEPT
 
 _TRIES = 3  # Another publisher may sweep chunks away that no stored snapshot names yet.
 
+_Found = TypeVar("_Found")
+_Other = TypeVar("_Other")
 RunScript = Callable[..., Awaitable[int]]
 
 
@@ -58,23 +60,33 @@ class RedisSnapshots:
             await self._sweep(lane)
         return outcome == scripts.DONE
 
+    async def newest(self, lane: Lane) -> bytes | None:
+        """Return the newest stored snapshot."""
+        answer = cast("Awaitable[bytes | None]", self._reading.hget(snapshot_key(lane), "snapshot"))
+        return await _unless_of_another_type(answer, None)
+
+    async def position(self, lane: Lane) -> str:
+        """Return the position of the newest stored snapshot as it is spelled there, empty if there is none."""
+        answer = cast("Awaitable[bytes | None]", self._redis.hget(snapshot_key(lane), "position"))
+        return (await _unless_of_another_type(answer, None) or b"").decode("ascii", "replace")
+
     async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
         """Return those of up to 16 chunks that are stored."""
         asked = list(digests[:CHUNKS_AT_ONCE])
         if not asked:
             return {}
-        found = await cast("Awaitable[list[bytes | None]]", self._reading.hmget(chunks_key(lane), asked))
+        answer = cast("Awaitable[list[bytes | None]]", self._reading.hmget(chunks_key(lane), asked))
+        found = await _unless_of_another_type(answer, [None] * len(asked))
         return {digest: raw for digest, raw in zip(asked, found, strict=True) if raw is not None}
 
     async def _put(self, lane: Lane, chunks: Chunks, *, anew: bool) -> None:
         if not chunks:
             return
-        try:
-            held = await self._stored(lane)
-        except ResponseError:  # Another type stands there: as good as nothing.
+        held = await _unless_of_another_type(self._stored(lane), None)
+        if held is None:
             await self._redis.delete(chunks_key(lane))
-            anew = True
-        held = set() if anew else held
+        if held is None or anew:
+            held = set()
         missing = [digest for digest in chunks if digest not in held]
         for start in range(0, len(missing), CHUNKS_AT_ONCE):
             some = {digest: chunks[digest] for digest in missing[start : start + CHUNKS_AT_ONCE]}
@@ -96,3 +108,13 @@ class RedisSnapshots:
     async def _stored(self, lane: Lane) -> set[str]:
         names = await cast("Awaitable[list[bytes]]", self._redis.hkeys(chunks_key(lane)))
         return {name.decode("ascii", "replace") for name in names}
+
+
+async def _unless_of_another_type(answer: Awaitable[_Found], otherwise: _Other) -> _Found | _Other:
+    """Return the answer; where somebody has put another type there it is as good as nothing."""
+    try:
+        return await answer
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return otherwise

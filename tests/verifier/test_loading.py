@@ -206,3 +206,45 @@ async def test_a_snapshot_that_gives_way_while_it_is_read_is_read_anew() -> None
     assert member.replica.place(REVOCATIONS) == (1, 11)
     assert member.events() == ["chunk_missing"]
     assert len(feed.asked) == len(set(feed.asked))
+
+
+@pytest.mark.parametrize("more", ["a name", "a longer time", "a later cutoff"])
+def test_a_snapshot_that_lacks_what_is_held_is_told_from_one_that_does_not(bench: Bench, more: str) -> None:
+    """A publisher opens an epoch with the union only where something would else be lost, and never for nothing."""
+    world, (client, other) = bench.world, ("a client", "another client")
+    entries = [
+        world.entry(SelectorKind.JTI, "a"),
+        world.entry(SelectorKind.CLIENT, client, before=bench.clock.now()),
+        world.entry(SelectorKind.JTI, "soon gone", until_seconds=400),
+    ]
+    bench.admit(REVOCATIONS, bench.signed(REVOCATIONS, entries).compact)
+    theirs = RevocationIndex(world.hash_key)
+    for entry in (
+        *entries[:2],
+        world.entry(SelectorKind.JTI, "new"),
+        world.entry(SelectorKind.CLIENT, other, before=1),
+    ):
+        theirs.add(entry)
+    bench.clock.advance(1000)  # Who is pruned later holds more, and that is no loss.
+    snapshot, chunks = snapshot_of(world, theirs)
+    assert admit(bench, snapshot, chunks) is Admission.APPLIED
+    assert REVOCATIONS not in bench.replica.lost
+    held = {
+        "a name": world.entry(SelectorKind.GRANT, "ours"),
+        "a longer time": world.entry(SelectorKind.JTI, "new", until_seconds=9000),
+        "a later cutoff": world.entry(SelectorKind.CLIENT, other, before=2, until_seconds=2600),
+    }[more]
+    bench.admit(REVOCATIONS, bench.signed(REVOCATIONS, [held]).compact)
+    theirs.add(world.entry(SelectorKind.JTI, "newer"))
+    further, more_chunks = snapshot_of(world, theirs, sequence=20, hash="i" * 43)
+    assert admit(bench, further, more_chunks) is Admission.APPLIED
+    assert REVOCATIONS in bench.replica.lost
+    assert bench.revoked("newer")
+
+
+def test_one_hash_key_has_one_section(bench: Bench) -> None:
+    """What such a snapshot lacks could not be told; no publisher makes one."""
+    index = index_of(bench.world, "a")
+    snapshot, chunks = snapshot_of(bench.world, index, index)
+    with pytest.raises(UnknownKind):
+        admit(bench, snapshot, chunks)
