@@ -29,7 +29,7 @@ from keyturn.contract.selectors import Entry
 from keyturn.contract.snapshots import NO_CHUNKS, Chunks, pack
 from keyturn.contract.trust import Trust
 from keyturn.feed.archive import Archive
-from keyturn.feed.log import CHUNKS_AT_ONCE, NOTHING_BESIDE, Beside, Feed
+from keyturn.feed.log import BATCH, CHUNKS_AT_ONCE, NOTHING_BESIDE, Beside, Feed
 from keyturn.feed.tail import Tail
 
 HEARTBEAT_SECONDS = 1.0
@@ -205,7 +205,7 @@ class Publisher:
         return kept
 
     async def mend_snapshot(self) -> bool:
-        """Look at the stored snapshot once a minute; replace one that no new follower could begin with.
+        """Look at the stored snapshot once a minute; replace one from which no new follower could get here.
 
         Say whether that was needed. Nobody who follows already would ever notice.
         """
@@ -213,7 +213,8 @@ class Publisher:
         if position is None or not self.is_trusted() or boottime - self._looked_boottime < LOOK_AT_SNAPSHOT_SECONDS:
             return False
         compact = await self._feed.snapshot(self.lane)
-        if self._is_good(compact, position) and await self._are_good(self._good_chunks):
+        good = self._is_good(compact, position) and await self._are_good(self._good_chunks)
+        if good and await self._leads_on(position):
             self._looked_boottime = boottime
             return False
         state, chunks = self._state(position)
@@ -245,6 +246,15 @@ class Publisher:
             return False
         self._good_snapshot, self._good_chunks, self._snapshot_at = signed.hash, signed.digests, place
         return True
+
+    async def _leads_on(self, position: Position) -> bool:
+        """Say whether the events behind the good snapshot are stored; the first batch tells whether any was deleted."""
+        epoch, sequence = self._snapshot_at
+        if epoch != position.epoch or sequence >= position.sequence:
+            return True
+        stored = await self._feed.events(self.lane, epoch=epoch, after=sequence)
+        ours = self._replica.tails[self.lane].after(sequence)
+        return bool(stored) if ours is None else stored[: len(ours)] == ours[:BATCH]
 
     async def _are_good(self, digests: Sequence[str]) -> bool:
         """Say whether all of these chunks are stored, and are what their digests say."""

@@ -13,7 +13,7 @@ from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.snapshots import pack
 from keyturn.feed.log import Beside
 from keyturn.feed.publisher import LOOK_AT_SNAPSHOT_SECONDS, SNAPSHOT_EVERY_SECONDS, Publisher
-from keyturn.feed.redis import SEALED_KEY, RedisFeed, head_key
+from keyturn.feed.redis import SEALED_KEY, RedisFeed, head_key, stream_key
 from keyturn.feed.snapshots import RedisSnapshots, chunks_key, snapshot_key
 from tests.clocks import ManualClock
 from tests.feed.conftest import Store
@@ -64,6 +64,29 @@ async def test_a_snapshot_that_was_destroyed_or_put_back_is_replaced(world: Worl
         assert await publisher.mend_snapshot(), twisted
         late = await world.caught_up()
         assert late.replica.position(lane) == member.replica.position(lane)
+
+
+@pytest.mark.parametrize("deleted", [[1], [2], [1, 2, 3]])
+async def test_events_that_were_deleted_keep_nobody_from_beginning(
+    world: World, store: Store, deleted: list[int]
+) -> None:
+    """Who followed already noticed nothing; who began could not catch up until the next snapshot was due."""
+    if store.redis is None:
+        return
+    assert isinstance(world.clock, ManualClock)
+    member, lane = await world.caught_up(), Lane.REVOCATIONS
+    publisher = world.publisher(lane, member)
+    for name in ("one", "two", "three"):
+        await publisher.append([world.entry(SelectorKind.JTI, name)])
+    assert not await publisher.mend_snapshot()
+    await store.redis.xdel(stream_key(lane, 1), *(f"{sequence}-0" for sequence in deleted))
+    assert (await world.caught_up()).replica.position(lane) != member.replica.position(lane)
+    world.clock.advance(LOOK_AT_SNAPSHOT_SECONDS)
+    assert await publisher.mend_snapshot()
+    assert (await world.caught_up()).replica.position(lane) == member.replica.position(lane)
+    await publisher.append([world.entry(SelectorKind.JTI, "four")])
+    world.clock.advance(LOOK_AT_SNAPSHOT_SECONDS)
+    assert not await publisher.mend_snapshot()
 
 
 async def test_an_append_that_fails_half_way_has_done_nothing(world: World, store: Store) -> None:
