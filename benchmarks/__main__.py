@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import http_alone, p4, p9, revocations, rotation_growth, rotation_orders, rotation_sign
+from benchmarks import http_alone, p4, p9, push, revocations, rotation_growth, rotation_orders, rotation_sign
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
@@ -28,9 +28,11 @@ ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "P10": rotation_orders.measure,
     "P11": revocations.measure,
     "P14": rotation_growth.measure,
+    "PUSH500": push.measure_push,
+    "STORM": push.measure_storm,
     "SIGN": rotation_sign.measure,
 }
-STANDARD: tuple[str, ...] = ("P4", "P9", "P10", "P11", "P14", "SIGN")
+STANDARD: tuple[str, ...] = ("P4", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN")
 """What is measured unless rows are named."""
 
 

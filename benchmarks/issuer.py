@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import MeasurementSpoiledError
 from keyturn import entropy
 from keyturn.cli.provisioning import DEFAULT_AUDIENCE, Plan, provision
 from keyturn.clock import SystemClock
@@ -77,11 +78,12 @@ class Issuer:
             changes.append(Activated(kid=kid, sign_until=until, verify_until=until + TOKEN_SECONDS + 60))
         await self.publishers[Lane.KEYS].append(changes)
 
-    async def revoke(self, jti: str) -> None:
-        """Revoke one token; it is durable on return."""
+    async def revoke(self, jti: str) -> int:
+        """Revoke one token; it is durable on return. Gives the event's number."""
         selector = Selector(iss=ISSUER, kind=SelectorKind.JTI, value=jti)
         until = SystemClock().now() + TOKEN_SECONDS
-        await self.publishers[Lane.REVOCATIONS].append([Entry(selector=selector, until=until)])
+        signed = await self.publishers[Lane.REVOCATIONS].append([Entry(selector=selector, until=until)])
+        return signed.position.sequence
 
 
 @asynccontextmanager
@@ -106,14 +108,20 @@ async def issuer(directory: Path, *, verifiers: int = 1) -> AsyncIterator[Issuer
         follower = Follower(feed, replica, clock, root=root)
         publishers = {lane: Publisher(lane, _role(directory, lane), feed, replica, clock) for lane in Lane}
         running = Issuer(server, password, publishers, {})
+        spoiled: MeasurementSpoiledError | None = None
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(follower.run())]
             await follower.ready()
             await running.begin()
             tasks += [group.create_task(one.run(follower.catch_up)) for one in publishers.values()]
-            yield running
+            try:
+                yield running
+            except MeasurementSpoiledError as error:
+                spoiled = error  # As it is, and not in a group: it says why nothing was measured.
             for task in tasks:
                 task.cancel()
+        if spoiled is not None:
+            raise spoiled
 
 
 def _role(directory: Path, lane: Lane) -> StatementKey:

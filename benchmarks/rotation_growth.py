@@ -64,7 +64,10 @@ def _checks(home: Path) -> Row:
 
 
 def _orders(directory: Path) -> Row:
-    """Rotate in a hurry, so that each order waits for reports, with ever more followers."""
+    """Rotate in a hurry, so that each order waits for reports, with ever more followers.
+
+    Those that one process cannot serve are in two, half of them on the services' CPU: the figure is rather too high.
+    """
     milliseconds: dict[int, float] = {}
     for followers in FOLLOWERS:
         home = directory / f"{followers}"

@@ -3,16 +3,15 @@
 import asyncio
 import base64
 import json
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError, ended, pinned, until
-from benchmarks.p9 import Asker
+from benchmarks.fleets import Asker, fleet
+from benchmarks.load import LOAD_CPU, MeasurementSpoiledError, pinned
 from benchmarks.rounds import Row
 from benchmarks.services import Services, running
 from keyturn.clock import SystemClock
@@ -25,7 +24,6 @@ CHECK_PAUSE_SECONDS = 0.002
 LIVE_SECONDS = 60.0
 GOOD, TOKENS_AT_HAND = 200, 20
 NAMES = ("keyservice", "authorization", "revocation")
-_ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -70,14 +68,18 @@ def _facts(taken: Taken, name: str) -> dict[str, float]:
 async def rotations(home: Path, *, pause_seconds: float, count: int, followers: int = FOLLOWERS) -> Taken:
     """Rotate again and again while tokens are checked at every follower."""
     clock, taken = SystemClock(), Taken()
-    async with running(home, *NAMES, verifiers=followers) as services, _fleet(home, services, followers) as askers:
+    processes = 1 if followers <= FOLLOWERS else 2  # One process cannot serve so many heartbeats.
+    async with (
+        running(home, *NAMES, verifiers=followers) as services,
+        fleet(home, services.server.url(), followers, processes=processes) as sidecars,
+    ):
         deadline = clock.boottime() + LIVE_SECONDS
         while await services.verifiers() < followers:
             if clock.boottime() > deadline:
                 raise MeasurementSpoiledError(f"{await services.verifiers()} of {followers} followers report")
             await clock.sleep(0.1)
         tokens = [(await services.token()).encode("ascii") for _ in range(TOKENS_AT_HAND)]
-        checking = asyncio.create_task(_check(askers, tokens, taken, clock))
+        checking = asyncio.create_task(_check(sidecars.askers, tokens, taken, clock))
         for number in range(count):
             if checking.done():
                 checking.result()
@@ -120,20 +122,3 @@ async def _check(askers: Sequence[Asker], tokens: list[bytes], taken: Taken, clo
 def _kid(token: bytes) -> str:
     header = token.partition(b".")[0]
     return str(json.loads(base64.urlsafe_b64decode(header + b"=" * (-len(header) % 4)))["kid"])
-
-
-@asynccontextmanager
-async def _fleet(home: Path, services: Services, followers: int) -> AsyncIterator[list[Asker]]:
-    arguments = [sys.executable, "-m", "benchmarks.fleet", str(home), services.server.url(), str(followers)]
-    with pinned(SERVER_CPU):
-        process = subprocess.Popen(arguments, cwd=_ROOT)  # noqa: ASYNC220 - before anything is measured
-    try:
-        written = home / "fleet.ports"
-        await asyncio.to_thread(until, written.exists, "fleet", process)
-        loop, askers = asyncio.get_running_loop(), []
-        for port in written.read_text("ascii").split():
-            _, asker = await loop.create_connection(Asker, "127.0.0.1", int(port))
-            askers.append(asker)
-        yield askers
-    finally:
-        await asyncio.to_thread(ended, process)
