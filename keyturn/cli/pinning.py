@@ -10,6 +10,7 @@ from keyturn.contract.trust import Trust, open_trust
 from keyturn.process.pinned import read_root
 
 ROOT_VARIABLE = "KEYTURN_ROOT"
+_MOST_OLDER = 64
 _LARGEST_TRUST_BYTES = 8 * 1024 * 1024
 
 
@@ -21,6 +22,20 @@ def root_file(args: argparse.Namespace, session: Session) -> Path:
     if named is None:
         raise WrongUsage(f"no root to hold it against: name the root.jwk by --root, or set {ROOT_VARIABLE}")
     return Path(named)
+
+
+def older_documents(root: Path) -> list[Trust]:
+    """Return what the root vouched for before, as far as it lies beside it: `trust-N.jws`, as `keyturn trust` keeps it.
+
+    One by another root is not looked at.
+    """
+    found = []
+    for file in sorted(root.parent.glob("trust-*.jws"))[-_MOST_OLDER:]:
+        try:
+            found.append(open_trust(read_document(file), root=read_root(root), allow_dev=True))
+        except TrustError:
+            continue
+    return found
 
 
 def read_document(file: Path) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from keyturn.cli.answers import CannotTell, ExitStatus, OutcomeUnknown, WrongUsage
 from keyturn.cli.environment import Role
 from keyturn.cli.origin import Origin, bearer, get_token
-from keyturn.cli.pinning import open_document, read_document, root_file
+from keyturn.cli.pinning import older_documents, open_document, read_document, root_file
 from keyturn.cli.session import ADMIN_SCOPE, Session
 from keyturn.cli.tables import moment, plain
 from keyturn.cli.telling import words_of
@@ -33,7 +33,8 @@ async def tail(args: argparse.Namespace, session: Session) -> ExitStatus:
     async with session.issuer() as issuer:
         asking = _Asking(issuer, session, clock)
         documents = [read_document(file) for file in args.trust] if args.trust else [await asking.trust()]
-        audit = Audit([open_document(document, root) for document in documents])
+        older = [] if args.trust else older_documents(root)
+        audit = Audit([*older, *(open_document(document, root) for document in documents)])
 
         async def newer() -> None:
             if not args.trust:
@@ -111,10 +112,10 @@ class _Tail:
             return  # The route sends events alone.
         event = taken.signed.event
         words = words_of(event)
-        facts |= {"holds": True, "at": event.at, "signer": taken.signer, "what": words}
-        self._session.printer.answer(
-            facts, f"{place}  {moment(event.at)}  {'; '.join(words)}  (signed by {taken.signer[:12]})"
-        )
+        retired = bool(self._audit.retired(self.lane, [taken.signer]))
+        facts |= {"holds": True, "at": event.at, "signer": taken.signer, "retired_signer": retired, "what": words}
+        signer = taken.signer[:12] + (", which has this role no more" if retired else "")
+        self._session.printer.answer(facts, f"{place}  {moment(event.at)}  {'; '.join(words)}  (signed by {signer})")
 
     def _call_out(self, facts: dict[str, Any], place: str, error: TrustError | MalformedInput) -> None:
         unreadable = isinstance(error, UnknownKind)

@@ -5,7 +5,7 @@ from typing import Any
 
 from keyturn.cli.answers import ExitStatus
 from keyturn.cli.dumps import Dump, Finding
-from keyturn.cli.pinning import open_document, read_document, root_file
+from keyturn.cli.pinning import older_documents, open_document, read_document, root_file
 from keyturn.cli.session import Session
 from keyturn.cli.tables import facts_table, moment, plain
 from keyturn.contract.positions import Lane
@@ -18,8 +18,8 @@ TRUST_FILE = "trust.jws"  # Beside the root, as `keyturn init` lays them down.
 async def verify(args: argparse.Namespace, session: Session) -> ExitStatus:
     """Check files: YES where all of it holds, NO at a break, UNTOLD where nothing can be said."""
     root = root_file(args, session)
-    files = args.trust or [root.with_name(TRUST_FILE)]
-    audit = Audit([open_document(read_document(file), root) for file in files])
+    files, older = args.trust or [root.with_name(TRUST_FILE)], [] if args.trust else older_documents(root)
+    audit = Audit([*older, *(open_document(read_document(file), root) for file in files)])
     dump = Dump(audit)
     dump.read(args.files)
     dump.finish()

@@ -147,8 +147,9 @@ class LaneAudit:
 class Audit:
     """Both lanes of a dump, against what the root vouches for.
 
-    An event names the version of the trust document that its signer held. Its signer must have had the role in the
-    newest of the documents given that is not younger, or in the newest of all.
+    An event names the version of the trust document that its signer held. Its signer must have the role in the newest
+    document of all, or have had it in the newest that is not younger than the one named. That one counts no more
+    where the root has dropped epochs of the lane since: in the epochs after that, a key of before has no say.
     """
 
     def __init__(self, trusts: Sequence[Trust]) -> None:
@@ -202,8 +203,10 @@ class Audit:
 
     def _signers(self, lane: Lane, compact: bytes) -> dict[str, Ed25519PublicKey]:
         try:
-            version = claims_of(compact).trust
+            claimed = claims_of(compact)
         except MalformedInput:
-            version = 0
-        then = [one for one in self.trusts if one.version <= version][-1:]
-        return {kid: key for one in (*then, self.newest) for kid, key in one.role(lane).items()}
+            return self.newest.role(lane)
+        lowest = self.newest.lowest_epoch(lane)
+        then = [one for one in self.trusts if one.version <= claimed.trust][-1:]
+        counts = [one for one in then if claimed.epoch < lowest or one.lowest_epoch(lane) == lowest]
+        return {kid: key for one in (*counts, self.newest) for kid, key in one.role(lane).items()}

@@ -311,6 +311,26 @@ async def test_following_goes_on_through_an_outage_and_into_a_new_epoch(
                      "after=1&epoch=2"]  # fmt: skip
 
 
+async def test_a_rotated_role_is_no_alarm_where_the_older_document_lies_beside_the_root(
+    keyturn: Run, fake: FakeOrigin, recorded: Recorded
+) -> None:
+    """`keyturn trust` keeps it there. What the key of before has signed is marked; without the document it is false."""
+    recorded.world.roles[REVOCATIONS] = new_statement_key()
+    older = recorded.trust.read_bytes()
+    recorded.trust.write_bytes(recorded.world.trust_bytes(version=2))
+    serve(fake, recorded, REVOCATIONS, recorded.lines(REVOCATIONS))
+    file, root = recorded.dump(*recorded.lines(REVOCATIONS)), ["--root", str(recorded.root)]
+    assert (await keyturn("feed", "tail", "revocations", *root)).status == 1
+    assert (await keyturn("feed", "verify", file, *root)).status == 1
+    recorded.trust.with_name("trust-1.jws").write_bytes(older)
+    recorded.trust.with_name("trust-0.jws").write_bytes(World().trust_bytes())
+    ran = await keyturn("feed", "tail", "revocations", *root)
+    assert (ran.status, ran.out.count("which has this role no more")) == (0, 6)
+    ran = await keyturn("feed", "verify", file, *root)
+    assert ran.status == 0
+    assert "signed by keys that have this role no more" in ran.out
+
+
 async def test_an_issuer_that_cannot_say_is_3(keyturn: Run, fake: FakeOrigin, recorded: Recorded) -> None:
     """No answer is no clean bill."""
     fake.answer("GET /feed/trust", 200, {"trust": recorded.trust.read_text()})

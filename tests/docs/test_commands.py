@@ -14,10 +14,10 @@ AFTER_THE_README = {
     "docs/how-to/check-tokens-in-python.md": "check.py",
     "docs/how-to/rotate-by-hand.md": None,
     "docs/how-to/revoke-by-selector.md": None,
+    "docs/runbooks/audit-the-feed.md": None,
     "docs/runbooks/trust-document-expires.md": None,
     "docs/runbooks/root-rotation.md": None,
     "docs/runbooks/role-key-stolen.md": None,
-    "docs/runbooks/audit-the-feed.md": None,
 }
 
 # Pages that begin with nothing and are typed where the servers that they need are.

@@ -179,9 +179,10 @@ async def test_a_key_that_had_the_role_is_believed_for_its_time_alone_and_named(
     assert audit.retired(REVOCATIONS, list(second.signers)) == []
     assert audit.dropped(REVOCATIONS, first.epoch)
     assert not audit.dropped(REVOCATIONS, second.epoch)
-    backdated = e.RevocationsEvent(epoch=2, sequence=1, at=1.0, trust=2, previous="x", id="x", entries=())
-    with pytest.raises(ForgedSignature):  # The thief of the old key knows that it has lost the role.
-        audit.take(line_of(e.sign_event(old_key, backdated)))
+    for trust in (1, 2):  # The thief of the old key dates back what he signs, or does not.
+        stolen = e.RevocationsEvent(epoch=2, sequence=1, at=1.0, trust=trust, previous="x", id="x", entries=())
+        with pytest.raises(ForgedSignature):
+            audit.take(line_of(e.sign_event(old_key, stolen)))
     late = Audit([old_trust])
     with pytest.raises(ForgedSignature):
         late.take(line_of(world.genesis(REVOCATIONS, epoch=2, trust=2)))
