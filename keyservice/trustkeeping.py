@@ -52,7 +52,7 @@ class TrustKeeper:
             try:
                 await self.look()
             except FeedUnavailable as error:
-                self._refuse(TRUST_NOT_PUBLISHED, reason=str(error))
+                self._note(TRUST_NOT_PUBLISHED, reason=str(error))
 
     async def look(self) -> None:
         """Take what the file has become, and see to the store; raises FeedUnavailable."""
@@ -70,12 +70,12 @@ class TrustKeeper:
             if trust.version < self._replica.trust.version:
                 held = self._replica.trust.version
                 reason = f"version {trust.version}, and version {held} is in force"
-                self._refuse(DOCUMENT_REFUSED, file=str(self._path), reason=reason)
+                self._note(DOCUMENT_REFUSED, file=str(self._path), reason=reason)
                 return
             self._adopt(trust)
             self._said.clear()
         except (ConfigurationError, TrustError) as error:
-            self._refuse(DOCUMENT_REFUSED, file=str(self._path), reason=str(error))
+            self._note(DOCUMENT_REFUSED, file=str(self._path), reason=str(error))
 
     async def _keep(self) -> None:
         """Leave file's and store's newest document in the replica, and the replica's in the store."""
@@ -135,7 +135,7 @@ class TrustKeeper:
                 mend="name a file that this process can read",
             ) from error  # fmt: skip
 
-    def _refuse(self, event: str, *, reason: str, **facts: str) -> None:
+    def _note(self, event: str, *, reason: str, **facts: str) -> None:
         """Say once what cannot be done, and why."""
         if reason != self._said.get(event):
             self._said[event] = reason
