@@ -10,6 +10,7 @@ from keyturn.contract.errors import FeedError
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
 from keyturn.feed.publisher import Publisher
+from keyturn.feed.recovery import Recovery
 from keyturn.process.following import StoreConnections
 from keyturn.process.settings import RedisSettings
 from keyturn.verifier.freshness import Freshness, State
@@ -88,7 +89,13 @@ async def living(settings: RedisSettings, *, followers: int = 2) -> AsyncIterato
         await world.begin()
         own = await stack.enter_async_context(world.following())
         publishers = {lane: world.publisher(lane, own) for lane in Lane}
-        beats = [asyncio.ensure_future(one.run(own.follower.catch_up)) for one in publishers.values()]
+        beats = []
+        for one in publishers.values():
+            recovery = Recovery(
+                one, world.feed, own.replica, CLOCK, read_anew=own.follower.read_anew,
+                genesis=lambda lane=one.lane: world.genesis(lane).compact, note=ignored,  # type: ignore[misc]
+            )  # fmt: skip
+            beats.append(asyncio.ensure_future(one.run(own.follower.catch_up, recovery.mend)))
         stack.push_async_callback(_end, beats)
         members = []
         for number in range(followers):
@@ -98,6 +105,10 @@ async def living(settings: RedisSettings, *, followers: int = 2) -> AsyncIterato
         running = Living(world, own, publishers, members)
         await eventually(running.fresh)
         yield running
+
+
+def ignored(event: str, **facts: object) -> None:
+    """Hear what a recovery did; the followers show it."""
 
 
 async def _end(tasks: Sequence["asyncio.Future[None]"]) -> None:

@@ -93,6 +93,21 @@ async def test_two_sentinels_may_be_lost(group: SentinelGroup) -> None:
             await StoreConnections(stack, stranger, "client").client().ping()
 
 
+async def test_a_revocation_that_a_failover_lost_is_appended_again(group: SentinelGroup) -> None:
+    """It was acknowledged by a primary that took it along; its publisher keeps what it signed, and notices."""
+    async with living(group.settings) as system:
+        await works(system, "kept")
+        await group.in_step()
+        async with group.losing_a_tail() as old:
+            place = await system.revoke("lost")
+            await eventually(lambda: system.at(Lane.REVOCATIONS, place))
+        await group.failed_over(old)
+        await works(system, "after")
+        late = await system.world.caught_up()  # Somebody who reads what the new primary has.
+        for jti in ("kept", "lost", "after"):
+            assert late.replica.revokes(late.replica.names({"iss": system.world.issuer, "jti": jti})), jti
+
+
 async def test_a_tail_can_be_lost_on_purpose(group: SentinelGroup) -> None:
     """What no replica had is gone with the primary: the harness shows what recovery has to deal with."""
     async with AsyncExitStack() as stack:
