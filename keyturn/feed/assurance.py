@@ -62,7 +62,9 @@ class Assurance:
         Raises Unconfirmed if that is less than required; the event stands all the same.
         """
         durability = self.usual
-        if self.replicas and await self._is_replicated(connection):
+        # One may be back that was not there when the server was last looked at.
+        asked = self.replicas or self.required is Durability.REPLICATED
+        if asked and await self._is_replicated(connection):
             durability = Durability.REPLICATED
         elif durability < self.required is Durability.LOCAL and await _is_on_disk(connection):
             durability = Durability.LOCAL
