@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from keyturn.contract.errors import ConfigurationError, FeedUnavailable, Malform
 from keyturn.contract.jwk import load_public
 from keyturn.contract.tokens import as_bytes
 from keyturn.feed.redis import RedisFeed
+from keyturn.process.addresses import check_sentinels, check_store_url, name_in
 from keyturn.process.redis import connect
+from keyturn.process.sentinels import ASK_SECONDS, Guide
 from keyturn.process.settings import is_loopback
 from keyturn.verifier.follower import Follower, unnoted
 from keyturn.verifier.freshness import Freshness, State
@@ -22,6 +24,7 @@ from keyturn.verifier.replica import Replica
 from keyturn.verifier.verifier import TokenVerifier
 
 READY_WITHIN_SECONDS = 10.0
+_NAME = "keyturn-verifier"
 
 
 class Verifier:
@@ -42,6 +45,8 @@ class Verifier:
         policy: Policy | None = None,
         freshness: Freshness | None = None,
         allow_dev: bool | None = None,
+        sentinels: Sequence[str] = (),
+        ca_file: Path | None = None,
         ready_within_seconds: float = READY_WITHIN_SECONDS,
         note: Callable[..., None] = unnoted,
     ) -> AsyncIterator["Verifier"]:
@@ -51,14 +56,18 @@ class Verifier:
         development stack's trust document (`allow_dev`) is accepted by default only for an http issuer on loopback,
         which nothing but a development stack can be. `note(event, **facts)` hears what an operator should know.
 
-        Raises ConfigurationError for a root or policy that cannot work, and FeedUnavailable if the feed could not be
-        read within `ready_within_seconds`.
+        With `sentinels`, each HOST:PORT, the URL's host is the name by which they know the primary, without a port.
+        `ca_file` holds the authorities of a `rediss://` URL.
+
+        Raises ConfigurationError for a root, policy or way to the store that cannot work, and FeedUnavailable if the
+        feed could not be read within `ready_within_seconds`.
         """
         pinned = _root(root)
         policy = policy or Policy(audience=audience)
         clock, dev = SystemClock(), _only_for_development(issuer) if allow_dev is None else allow_dev
-        redis = connect(redis_url, client_name="keyturn-verifier")
-        pubsub = connect(redis_url, client_name="keyturn-verifier", subscribing=True)
+        guide = None if not sentinels else _guide(redis_url, sentinels, ca_file, clock)
+        redis = connect(redis_url, client_name=_NAME, ca_file=ca_file, guide=guide)
+        pubsub = connect(redis_url, client_name=_NAME, ca_file=ca_file, guide=guide, subscribing=True)
         replica = Replica(issuer=issuer, freshness=freshness or Freshness())
         follower = Follower(RedisFeed(redis, pubsub=pubsub), replica, clock, root=pinned, allow_dev=dev, note=note)
         following = asyncio.create_task(follower.run())
@@ -77,6 +86,8 @@ class Verifier:
             await asyncio.wait({following})
             await redis.aclose()
             await pubsub.aclose()
+            if guide is not None:
+                await guide.close()
 
     @property
     def state(self) -> State:
@@ -104,6 +115,21 @@ def _root(root: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
             "this is not the public JWK of a root", setting="root", mend="pass the root.jwk that `keyturn init` made"
         ) from error
     return members
+
+
+def _guide(redis_url: str, sentinels: Sequence[str], ca_file: Path | None, clock: Clock) -> Guide:
+    """Ask these sentinels about the primary that the URL names; what else stands in it is for the store alone."""
+    scheme, separator, rest = redis_url.partition("://")
+    place = rest.rpartition("@")[2]
+    bare = f"{scheme}{separator}{place}"
+    check_store_url(bare, setting="redis_url", named=True)
+    asked = [
+        connect(
+            f"{scheme}://{address}", client_name=_NAME, ca_file=ca_file, most_connections=1, answer_seconds=ASK_SECONDS
+        )
+        for address in check_sentinels(sentinels)
+    ]
+    return Guide(asked, name_in(bare), clock)
 
 
 def _only_for_development(issuer: str) -> bool:

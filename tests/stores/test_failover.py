@@ -2,19 +2,23 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from keyturn.contract.errors import FeedUnavailable
+from keyturn import Verifier
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.feed.log import Listening
 from keyturn.feed.redis import head_key
 from keyturn.process.following import StoreConnections
-from tests.stores.living import Living, living
+from keyturn.verifier.freshness import State
+from tests.stores.living import FRESHNESS, Living, living
 from tests.stores.sentinels import NAME, SentinelGroup
 from tests.waiting import eventually
+from tests.world import AUDIENCE
 
 BACK_SECONDS = 15.0  # Far more than it takes, for a busy machine; the runbook has what was measured.
 
@@ -76,6 +80,30 @@ async def test_a_subscription_ends_with_its_primary_and_the_next_one_says_so(gro
         await group.failed_over(old)
         async with feed.listen() as bell:
             assert isinstance(await bell.next(2), Listening)
+
+
+async def test_the_library_follows_too(group: SentinelGroup) -> None:
+    """An API that checks tokens in its own process has no sidecar that would do it."""
+    async with living(group.settings) as system:
+        world, sentinels = system.world, group.settings.sentinels
+        told: dict[str, Any] = {
+            "issuer": world.issuer,
+            "root": world.root.public,
+            "audience": AUDIENCE,
+            "freshness": FRESHNESS,
+        }
+        async with Verifier.connect(f"redis://{NAME}/0", sentinels=sentinels, **told) as verifier:
+            assert verifier.state is State.FRESH
+            old = await group.kill_primary()
+            await group.failed_over(old)
+            await works(system, "after")
+            await eventually(lambda: verifier.state is State.FRESH, within_seconds=BACK_SECONDS)
+            place = system.own.replica.place(Lane.REVOCATIONS)
+            replica = verifier._verifier.replica
+            await eventually(lambda: replica.place(Lane.REVOCATIONS) >= place, within_seconds=BACK_SECONDS)
+        with pytest.raises(ConfigurationError, match="redis_url"):
+            async with Verifier.connect(f"redis://{NAME}:6379/0", sentinels=sentinels, **told):
+                pass
 
 
 async def test_two_sentinels_may_be_lost(group: SentinelGroup) -> None:
