@@ -196,7 +196,7 @@ class Follower:
             return
         other = await self.read_anew()
         crossed = self.replica.cross(lane, other, now=self._clock.now(), boottime=boottime)
-        self._astray_since.pop(lane)  # If it was no branch, the next look begins to count anew.
+        self._astray_since.pop(lane, None)  # If it was no branch, the next look begins to count anew.
         if crossed:
             self._note("branch_left", lane=lane, target=target.rpartition(":")[0])
 

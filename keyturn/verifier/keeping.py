@@ -1,7 +1,7 @@
 """Keeps what a replica believes in files, and begins with it after a restart, never fresher than it is."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -14,14 +14,15 @@ from keyturn.contract.snapshots import digests_of
 from keyturn.contract.trust import open_trust
 from keyturn.feed.log import Feed
 from keyturn.verifier.replica import Admission, Replica
-from keyturn.verifier.statefiles import StateDirectory, StoredLane
+from keyturn.verifier.statefiles import LARGEST_EVENTS_BYTES, StateDirectory, StoredLane
 
 STATE_RESTORED: Final = "state_restored"
 STATE_REFUSED: Final = "state_refused"
 STATE_NOT_KEPT: Final = "state_not_kept"
 KEEP_EVERY_SECONDS = 1.0
 CHUNKS_AT_ONCE = 16  # At most 4 MiB in one answer.
-MOST_EVENTS = 2048  # Behind one snapshot in the files; then they begin anew from a newer one.
+MOST_EVENTS = 2048  # Behind one snapshot in the files; then they begin anew from a newer one,
+MOST_BYTES = 16 * 1024 * 1024  # as they do beyond that size.
 
 
 class Keeper:
@@ -32,10 +33,15 @@ class Keeper:
     ) -> None:
         self.files, self._replica, self._feed, self._clock, self._note = files, replica, feed, clock, note
         self._kept: dict[Lane, Position | None] = dict.fromkeys(Lane)
-        self._count = dict.fromkeys(Lane, 0)
+        self._count, self._size = dict.fromkeys(Lane, 0), dict.fromkeys(Lane, 0)
         self._writing = {lane: asyncio.Lock() for lane in Lane}
         self._trust_version, self._heads = 0, dict[Lane, bytes]()
-        self.trouble: str | None = None  # Why the files are behind, None while they are not.
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why the files are behind, None while they are not."""
+        return next(iter(self._troubles.values()), None)
 
     def restore(self, *, root: Mapping[str, Any], allow_dev: bool) -> None:
         """Let the replica believe what the files hold, as far as it is signed; at best it is `stale` then."""
@@ -49,11 +55,13 @@ class Keeper:
         self._trust_version = self._replica.trust.version
         for lane in Lane:
             stored = self.files.lanes[lane].read()
+            taken = 0
             try:
-                self._admit(lane, stored)
+                for _ in self._admit(lane, stored):
+                    taken += 1
             except TrustError as error:
                 self._note(STATE_REFUSED, what=lane.value, code=error.code, reason=str(error))
-            self._kept[lane], self._count[lane] = self._replica.position(lane), len(stored.events)
+            self._resume(lane, stored, taken)
         places = {lane.value: ":".join(map(str, self._replica.place(lane))) for lane in Lane}
         self._note(STATE_RESTORED, trust=self._trust_version, **places)
 
@@ -70,13 +78,14 @@ class Keeper:
         async with self._writing[lane]:
             try:
                 await self._keep(lane)
-                self.trouble = None
+                self._troubles.pop(lane, None)
             except (OSError, FeedUnavailable) as error:
-                if self.trouble is None:
+                if lane not in self._troubles:
                     self._note(STATE_NOT_KEPT, lane=lane, reason=str(error))
-                self.trouble = f"the state directory is behind: {error}"
+                self._troubles[lane] = f"the state directory is behind: {error}"
 
-    def _admit(self, lane: Lane, stored: StoredLane) -> None:
+    def _admit(self, lane: Lane, stored: StoredLane) -> Iterator[bytes]:
+        """Let the replica believe a lane's files, and yield each event that it took."""
         now, boottime = self._clock.now(), self._clock.boottime()
         known_since = boottime - self._replica.freshness.stale_after_seconds
         if stored.snapshot is None:
@@ -86,20 +95,41 @@ class Keeper:
         admission = self._replica.admit_snapshot(lane, stored.snapshot, now=now, boottime=known_since, chunks=chunks)
         if admission is Admission.BEHIND:
             raise ForgedSignature("a chunk of the snapshot is not in the state directory")
-        for statement in (*stored.events, *((stored.head,) if stored.head else ())):
-            if self._replica.admit(lane, statement, now=now, boottime=known_since) is Admission.BEHIND:
-                break  # The files have a gap; what follows it cannot be told from a forgery of the past.
+        for event in stored.events:
+            if self._replica.admit(lane, event, now=now, boottime=known_since) is Admission.BEHIND:
+                return  # The files have a gap; what follows it cannot be told from a forgery of the past.
+            yield event
+        if stored.head:
+            self._replica.admit(lane, stored.head, now=now, boottime=known_since)
+
+    def _resume(self, lane: Lane, stored: StoredLane, taken: int) -> None:
+        """Go on behind the events that were taken; what nobody could get past at the next start goes now."""
+        position, events = self._replica.position(lane), stored.events[:taken]
+        if stored.snapshot is None or position is None:
+            return
+        try:
+            if taken < len(stored.events) or not stored.whole:
+                self.files.lanes[lane].begin(stored.snapshot, events)
+        except OSError:
+            return  # All is written anew as soon as it can be.
+        self._kept[lane], self._count[lane], self._size[lane] = position, taken, _size(events)
 
     async def _keep(self, lane: Lane) -> None:
         position, kept = self._replica.position(lane), self._kept[lane]
         if position is None or position == kept:
             return
         events = None if kept is None else self._events_after(lane, kept)
-        if events is None or self._count[lane] + len(events) > MOST_EVENTS:
-            await self._begin_anew(lane, position)
-            return
+        count, size = self._count[lane] + len(events or ()), self._size[lane] + _size(events or ())
+        if events is None or count > MOST_EVENTS or size > MOST_BYTES:
+            try:
+                await self._begin_anew(lane, position)
+            except FeedUnavailable:
+                if events is None or size > LARGEST_EVENTS_BYTES:
+                    raise
+            else:
+                return
         await asyncio.to_thread(self.files.lanes[lane].append, events)
-        self._kept[lane], self._count[lane] = position, self._count[lane] + len(events)
+        self._kept[lane], self._count[lane], self._size[lane] = position, count, size
 
     async def _begin_anew(self, lane: Lane, position: Position) -> None:
         """Begin the files anew from the store's snapshot, where it is of our past; else they wait for one that is."""
@@ -116,7 +146,7 @@ class Keeper:
         await asyncio.to_thread(self.files.lanes[lane].begin, compact, events)
         if lane is Lane.REVOCATIONS:
             await asyncio.to_thread(partial(self.files.forget_chunks, except_for=_digests(signed)))
-        self._kept[lane], self._count[lane] = position, len(events)
+        self._kept[lane], self._count[lane], self._size[lane] = position, len(events), _size(events)
 
     async def _keep_chunks(self, lane: Lane, signed: SignedSnapshot) -> None:
         """Read the snapshot's chunks that are not on the disk yet, a few at a time."""
@@ -147,8 +177,13 @@ class Keeper:
                 if self._heads.get(lane) is not head:
                     await asyncio.to_thread(self.files.lanes[lane].keep_head, head)
                     self._heads[lane] = head
+            self._troubles.pop("word", None)
         except OSError as error:
-            self.trouble = f"the state directory cannot be written: {error.strerror}"
+            self._troubles["word"] = f"the state directory cannot be written: {error.strerror}"
+
+
+def _size(events: Sequence[bytes]) -> int:
+    return sum(len(event) + 1 for event in events)
 
 
 def _digests(signed: SignedSnapshot) -> list[str]:

@@ -11,7 +11,8 @@ from keyturn.contract.encoding import b64url, decode_object, encode_json, unb64u
 from keyturn.contract.errors import ConfigurationError, MalformedInput
 from keyturn.contract.positions import Lane
 
-LARGEST_EVENTS_BYTES = 64 * 1024 * 1024  # Of one lane; what is longer was not written by us.
+LARGEST_EVENTS_BYTES = 256 * 1024 * 1024  # Of one lane; what is longer was not written by us.
+LARGEST_FILE_BYTES = 16 * 1024 * 1024  # Of any other file.
 _DIGEST_BYTES = 32
 
 
@@ -21,6 +22,7 @@ class StoredLane(NamedTuple):
     snapshot: bytes | None
     events: list[bytes]
     head: bytes | None
+    whole: bool  # The last line has its end: nothing of the events was cut off.
 
 
 class LaneFiles:
@@ -32,10 +34,9 @@ class LaneFiles:
 
     def read(self) -> StoredLane:
         """Return what is there; a last line that a crash has cut short is left out."""
-        raw = _read(self._events)[:LARGEST_EVENTS_BYTES]
-        lines = raw.split(b"\n")
-        lines.pop()  # What follows the last line's end: nothing, or half an event.
-        return StoredLane(_read(self._snapshot) or None, lines, _read(self._head) or None)
+        lines = _read(self._events, most=LARGEST_EVENTS_BYTES).split(b"\n")
+        whole = not lines.pop()  # What follows the last line's end: nothing, or half an event.
+        return StoredLane(_read(self._snapshot) or None, lines, _read(self._head) or None, whole)
 
     def begin(self, snapshot: bytes, events: Sequence[bytes]) -> None:
         """Replace all by a snapshot and the events after it."""
@@ -47,7 +48,7 @@ class LaneFiles:
         with self._events.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end and not _ends_a_line(file.fileno(), end):
-                file.truncate(_read(self._events).rfind(b"\n") + 1)  # Half an event, from before a crash.
+                file.truncate(_read(self._events, most=end).rfind(b"\n") + 1)  # Half an event, from before a crash.
                 file.seek(0, os.SEEK_END)
             file.write(b"".join(event + b"\n" for event in events))
             file.flush()
@@ -127,9 +128,11 @@ class StateDirectory:
                 path.unlink()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, most: int = LARGEST_FILE_BYTES) -> bytes:
+    """Return what a file begins with; what is cut off so is refused like any other edit."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except FileNotFoundError:
         return b""
 

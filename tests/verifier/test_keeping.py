@@ -146,6 +146,69 @@ async def test_a_crash_in_the_middle_of_a_line_costs_that_line_alone(world: Worl
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("spoil", ["flip", "blank line", "lost line"])
+async def test_what_is_kept_after_a_spoiled_line_is_read_at_the_next_start(
+    world: World, tmp_path: Path, spoil: str
+) -> None:
+    """One flipped bit once made all later events unreadable: on the disk, called accepted, and forgotten."""
+    await kept(world, tmp_path, "a", "b", "c")
+    path = tmp_path / "revocations.events"
+    lines = path.read_bytes().split(b"\n")
+    lines[1:2] = {"flip": [lines[1][:-2] + b"--"], "blank line": [b"", lines[1]], "lost line": []}[spoil]
+    path.write_bytes(b"\n".join(lines))
+    after = world.member()
+    with StateDirectory(tmp_path) as files:
+        keeps = keeper(world, after, files)
+        keeps.restore(root=world.root.public, allow_dev=False)
+        assert after.replica.place(REVOCATIONS) == (1, 1)
+        await after.follower._read_all()
+        publisher = world.publisher(REVOCATIONS, after)
+        publisher._keep = keeps.keep
+        await publisher.append([world.entry(SelectorKind.JTI, "d")])
+    again = restored(world, tmp_path)
+    assert again.replica.place(REVOCATIONS) == (1, 4)
+    assert all(revoked(world, again, name) for name in "abcd")
+
+
+async def test_events_stay_on_the_disk_where_no_snapshot_leads_on(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large events outrun the tail that is held: files that are due to begin anew go on until that can be."""
+    monkeypatch.setattr(keeping, "MOST_BYTES", 2000)
+    member = await world.caught_up()
+    with StateDirectory(tmp_path) as files:
+        keeps = keeper(world, member, files)
+        publisher = world.publisher(REVOCATIONS, member)
+        publisher._keep = keeps.keep
+        for number in range(12):
+            await publisher.append([world.entry(SelectorKind.JTI, f"t{number}")])
+            while len(member.replica.tails[REVOCATIONS]._events) > 2:
+                member.replica.tails[REVOCATIONS]._events.popleft()  # As if there were no more room.
+        assert keeps.trouble is None
+        assert len(files.lanes[REVOCATIONS].read().events) == 12
+        await keeps._keep_word()
+    assert restored(world, tmp_path).replica.place(REVOCATIONS) == (1, 12)
+
+
+async def test_one_lanes_trouble_is_not_hidden_by_the_other(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said each second, and between two lanes it was said that all is well."""
+    member = await world.caught_up()
+    with StateDirectory(tmp_path) as files:
+        keeps = keeper(world, member, files)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(files.lanes[KEYS], "begin", full)
+        for _ in range(3):
+            for lane in Lane:
+                await keeps.keep(lane)
+            assert keeps.trouble is not None
+    assert member.events().count("state_not_kept") == 1
+
+
 async def test_files_begin_anew_from_a_snapshot_before_they_grow_without_an_end(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """An event that only a follower ever heard of, lost by a failover: who holds it must neither forget it nor end."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from keyturn.contract.selectors import SelectorKind
 from keyturn.feed.memory import MemoryFeed
 from keyturn.verifier.follower import ASTRAY_SECONDS
 from keyturn.verifier.freshness import State
+from keyturn.verifier.replica import Replica
 from tests.clocks import HastyClock
 from tests.feed.conftest import Store
 from tests.feed.test_mending import Backup
@@ -109,3 +111,28 @@ async def test_a_lanes_own_publisher_never_leaves_its_branch() -> None:
     held = branch.follower.replica.position(REVOCATIONS)
     await branch.passes(int(ASTRAY_SECONDS) * 3)
     assert branch.follower.replica.position(REVOCATIONS) == held
+
+
+async def test_two_who_read_at_once_leave_a_branch_once() -> None:
+    """A request that catches up, and the follower itself: the second once ended the follower with a KeyError."""
+    branch = await branched(REVOCATIONS)
+    await branch.passes(int(ASTRAY_SECONDS) - 1)
+    await branch.world.clock.sleep(2.0)
+    await branch.world.publisher(REVOCATIONS, branch.publisher).beat()
+    reader = branch.follower.follower
+    read_anew, began = reader.read_anew, asyncio.Event()
+    both = 0
+
+    async def slowly() -> Replica:
+        nonlocal both
+        both += 1
+        if both == 2:
+            began.set()
+        await asyncio.wait_for(began.wait(), 5)
+        return await read_anew()
+
+    reader.read_anew = slowly  # type: ignore[method-assign]
+    await asyncio.gather(reader._read_lane(REVOCATIONS), reader._read_lane(REVOCATIONS))
+    assert both == 2
+    assert branch.follower.events().count("branch_left") == 1
+    assert branch.revoked("lost")
