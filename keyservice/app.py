@@ -41,8 +41,6 @@ class KeyService:
         self._rotation = RotationParts.make(
             settings, parts, files=parts.keeper.files if parts.keeper is not None else None
         )
-        if self._rotation.archive is not None:
-            self._rotation.archive.require_writable()
         self._signer = Signer(
             self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policy, parts.clock
         )

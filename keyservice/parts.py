@@ -12,7 +12,6 @@ from keyservice.settings import KeyserviceSettings, TransitSettings
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
-from keyturn.feed.archive import Archive
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher
 from keyturn.feed.recovery import Recovery
@@ -39,7 +38,6 @@ class RotationParts:
     keyring: Keyring
     rotator: Rotator
     importer: Importer
-    archive: Archive | None
 
     @classmethod
     def make(cls, settings: Settings, parts: Parts, *, files: StateDirectory | None = None) -> Self:
@@ -79,7 +77,7 @@ class RotationParts:
             publisher, parts.feed, parts.replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning, beside=keyring.beside,
         )  # fmt: skip
-        return cls(policy, publisher, role_key, recovery, watch, keyring, rotator, importer, archive)
+        return cls(policy, publisher, role_key, recovery, watch, keyring, rotator, importer)
 
 
 def trust_of(parts: Parts) -> Callable[[], Trust]:

@@ -45,8 +45,6 @@ class RevocationService:
         key = statement_key(own.role_key, setting=_ROLE_KEY)
         replica, freshness = parts.replica, parts.replica.freshness
         archive = archive_of(settings, parts)
-        if archive is not None:
-            archive.require_writable()
         self._publisher = Publisher(
             Lane.REVOCATIONS, key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep
         )

@@ -7,7 +7,10 @@ from serving.parts import Parts
 
 
 def archive_of(settings: Settings, parts: Parts) -> Archive | None:
-    """Return the archive that events go to before the store forgets them, None if none is kept."""
+    """Return the archive that events go to before the store forgets them, None if none is kept.
+
+    Raises ConfigurationError for one that cannot be written.
+    """
     events = parts.metrics.counter(
         "keyturn_feed_archived_events", "Events that were written to the archive.", labels=("lane",)
     )
@@ -27,4 +30,8 @@ def archive_of(settings: Settings, parts: Parts) -> Archive | None:
             parts.log.warning(event, **facts)
 
     directory = settings.section(FeedSettings).archive
-    return None if directory is None else Archive(directory, note=note)
+    if directory is None:
+        return None
+    archive = Archive(directory, note=note)
+    archive.require_writable()
+    return archive

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
 from keyturn.process.settings import Settings
@@ -13,12 +16,16 @@ async def test_what_is_archived_and_what_fails_is_counted_by_lane(tmp_path: Path
     """An alarm hangs on the failures: the store fills up meanwhile."""
     async with standing(FickleRedis(), deaf=True) as place:
         settings = Settings({"feed": {"archive": "archive"}}, {}, beside=tmp_path)
+        with pytest.raises(ConfigurationError, match=r"feed\.archive"):
+            archive_of(settings, place.parts)
+        (tmp_path / "archive").mkdir()
         archive = archive_of(settings, place.parts)
         assert archive is not None
         await place.revoke(place.world.entry(SelectorKind.JTI, "one"))
         await place.revoke(place.world.entry(SelectorKind.JTI, "two"))
         position = place.member.replica.position(Lane.REVOCATIONS)
         assert position is not None
+        (tmp_path / "archive").rmdir()
         assert not await archive.keep(place.parts.feed, Lane.REVOCATIONS, position)
         (tmp_path / "archive").mkdir()
         assert await archive.keep(place.parts.feed, Lane.REVOCATIONS, position)
