@@ -29,7 +29,7 @@ ATTACKS = (
     Row("signs heads for the present position by a key of his own", feed.forged_head, (REFUSED,)),
     Row("names the position 9:9:x", feed.far_position, (BEHIND,)),
     Row("names a position that is none", feed.no_position, (REFUSED,)),
-    Row("dates the heads 4.9 s ahead in another beater's name", feed.other_beater, ()),
+    Row("dates the heads 4.9 s ahead in another beater's name", feed.other_beater, ("replica_state",)),
     Row("rings with the events of long ago, newest first", feed.replayed_events, ()),
     Row("puts everything back as it was before a revocation", feed.yesterday, ()),
     Row("swaps the two newest events of the stream", feed.reordered, ()),

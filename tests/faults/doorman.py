@@ -63,7 +63,11 @@ class Doorman:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take one connection through to the store."""
-        up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self.store_port)
+        try:
+            up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self.store_port)
+        except OSError:  # The store is away.
+            writer.close()
+            return
         ways = [
             asyncio.create_task(self._pass_on(reader, up_writer)),
             asyncio.create_task(self._pass_back(up_reader, writer)),

@@ -37,6 +37,8 @@ async def drill(people: People, fault: Fault, until: Until, *, pace: Pace | None
     recorder = people.recorder
     async with load_on(people, pace or Pace()):
         await progress(people, revocations=10, rotations=1)
+        assert await people.revoke_key(recorder.live()[-1].kid) == 200  # An emergency: what it ended stays ended.
+        await progress(people, revocations=10, rotations=1)
         async with fault(people):
             await until(people)
         returned_at = CLOCK.boottime()

@@ -24,4 +24,4 @@ async def test_a_replica_that_lacks_the_newest_writes_gets_them_when_it_becomes_
     assert outcome.verdict.false_accepts == []
     assert outcome.verdict.rejected_though_fresh == []
     assert outcome.verdict.signed_by_old == []
-    assert max(outcome.back_seconds.values()) <= BACK_SECONDS
+    assert max(outcome.back_seconds.values()) <= 2 * BACK_SECONDS  # Its clients find it again first.
