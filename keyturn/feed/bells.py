@@ -1,7 +1,7 @@
-"""Reading a subscription: what the server pushes down one connection, with one timer for all the waits for it."""
+"""Subscriptions on Redis: what the server pushes down one connection, with one timer for all waits, and what it means."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.positions import Lane
+from keyturn.feed.log import Listening, Rung
 
 
 class Subscription:
@@ -114,3 +116,41 @@ async def subscription(redis: Redis) -> AsyncIterator[tuple[PubSub, Subscription
             await connection.disconnect(nowait=True)
             connection.deregister_connect_callback(pubsub.on_connect)
             await redis.connection_pool.release(connection)  # Else the pool runs dry, one reconnect at a time.
+
+
+class RedisDoorbell:
+    """The words of the lanes' channels."""
+
+    def __init__(self, subscription: Subscription, lane_of: Mapping[bytes, Lane]) -> None:
+        self._read, self._lane_of, self._confirmed = subscription.read, lane_of, 0
+
+    async def next(self, within_seconds: float) -> Listening | Rung | None:
+        """Wait for the next word; `Listening` once all channels stand."""
+        while True:
+            match await self._read(within_seconds):
+                case [b"message", bytes(channel), bytes(statement)] if channel in self._lane_of:
+                    return Rung(self._lane_of[channel], statement)
+                case [b"subscribe", *_]:
+                    self._confirmed += 1
+                    if self._confirmed >= len(self._lane_of):
+                        return Listening()
+                case None:
+                    return None
+
+
+class RedisPresenceBell:
+    """Reports as they are made, each on the channel of its verifier."""
+
+    def __init__(self, subscription: Subscription, prefix: str) -> None:
+        self._read, self._prefix = subscription.read, prefix
+
+    async def next(self, within_seconds: float) -> tuple[str, bytes] | Listening | None:
+        """Wait for the next (verifier, report)."""
+        while True:
+            match await self._read(within_seconds):
+                case [b"pmessage", _, bytes(channel), bytes(report)]:
+                    return channel.decode("utf-8", "replace")[len(self._prefix) :], report
+                case [b"psubscribe", *_]:
+                    return Listening()
+                case None:
+                    return None

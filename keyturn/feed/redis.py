@@ -15,8 +15,8 @@ from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.contract.snapshots import NO_CHUNKS, Chunks
 from keyturn.feed import scripts
 from keyturn.feed.assurance import Assurance
-from keyturn.feed.bells import Subscription, subscription
-from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Listening, Rung, Top
+from keyturn.feed.bells import RedisDoorbell, RedisPresenceBell, subscription
+from keyturn.feed.log import BATCH, BEAT_LEASE_SECONDS, MOST_AHEAD_SECONDS, NOTHING_BESIDE, Beside, Top
 from keyturn.feed.snapshots import RedisSnapshots
 
 PREFIX = "keyturn:"
@@ -211,12 +211,12 @@ class RedisFeed:
         return bool(await self._script(scripts.RESEAL, [SEALED_KEY], kid, held, by))
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator["_RedisDoorbell"]:
+    async def listen(self) -> AsyncIterator[RedisDoorbell]:
         """Subscribe to both lanes."""
         async with subscription(self._pubsub) as (pubsub, reader):
             with _reaching():
                 await pubsub.subscribe(*(bell_channel(lane) for lane in Lane))
-            yield _RedisDoorbell(reader)
+            yield RedisDoorbell(reader, _LANE_OF)
 
     async def report(self, verifier: str, report: bytes, *, ttl_seconds: float) -> None:
         """Replace this verifier's report and tell those who watch, in one round trip."""
@@ -243,12 +243,12 @@ class RedisFeed:
         return str(facts["run_id"])
 
     @asynccontextmanager
-    async def watch(self) -> AsyncIterator["_RedisPresenceBell"]:
+    async def watch(self) -> AsyncIterator[RedisPresenceBell]:
         """Subscribe to reports as they are made."""
         async with subscription(self._pubsub) as (pubsub, reader):
             with _reaching():
                 await pubsub.psubscribe(PRESENCE + "*")
-            yield _RedisPresenceBell(reader)
+            yield RedisPresenceBell(reader, PRESENCE)
 
     async def _written(
         self, script: str, keys: list[str], arguments: tuple[Any, ...], *, lane: Lane, position: Position
@@ -292,44 +292,6 @@ def _top(answer: Any) -> Top | None:
     if position is None or statement is None:
         return None
     return Top(position.decode(_ANY_BYTES), statement)
-
-
-class _RedisDoorbell:
-    """The words of both lanes' channels."""
-
-    def __init__(self, subscription: Subscription) -> None:
-        self._read, self._confirmed = subscription.read, 0
-
-    async def next(self, within_seconds: float) -> Listening | Rung | None:
-        """Wait for the next word; `Listening` once both channels stand."""
-        while True:
-            match await self._read(within_seconds):
-                case [b"message", bytes(channel), bytes(statement)] if channel in _LANE_OF:
-                    return Rung(_LANE_OF[channel], statement)
-                case [b"subscribe", *_]:
-                    self._confirmed += 1
-                    if self._confirmed >= len(_LANE_OF):
-                        return Listening()
-                case None:
-                    return None
-
-
-class _RedisPresenceBell:
-    """Reports as they are made."""
-
-    def __init__(self, subscription: Subscription) -> None:
-        self._read = subscription.read
-
-    async def next(self, within_seconds: float) -> tuple[str, bytes] | Listening | None:
-        """Wait for the next (verifier, report)."""
-        while True:
-            match await self._read(within_seconds):
-                case [b"pmessage", _, bytes(channel), bytes(report)]:
-                    return channel.decode("utf-8", "replace")[len(PRESENCE) :], report
-                case [b"psubscribe", *_]:
-                    return Listening()
-                case None:
-                    return None
 
 
 def _moment(at: float) -> str:

@@ -9,12 +9,12 @@ from redis.asyncio import Redis
 from keyturn.clock import SystemClock
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.positions import Lane
-from keyturn.feed.bells import Subscription, subscription
+from keyturn.feed.bells import RedisDoorbell, RedisPresenceBell, Subscription, subscription
 from keyturn.feed.log import Listening, Rung
-from keyturn.feed.redis import _RedisDoorbell, _RedisPresenceBell, bell_channel
 from tests.feed.valkey import Valkey
 from tests.waiting import eventually
 
+BELL = b"bell"
 SHORT = 0.03
 LONG = 30.0
 CHANNEL = "bells"
@@ -113,7 +113,7 @@ class Hostile(Subscription):
     def __init__(self, *last: object) -> None:
         self._words: list[object] = [
             b"PONG", 7, [], [b"message"], [b"message", [b"nested"], b"word"], [b"message", b"elsewhere", b"word"],
-            [b"message", bell_channel(Lane.KEYS).encode(), 1], [b"pmessage", b"*", [b"nested"], b"word"],
+            [b"message", BELL, 1], [b"pmessage", b"*", [b"nested"], b"word"],
             [b"pmessage", b"*", b"keyturn:presence:one", None], [b"unsubscribe", b"keys", 0], *last,
         ]  # fmt: skip
 
@@ -124,14 +124,14 @@ class Hostile(Subscription):
 
 async def test_words_that_no_server_says_are_passed_over() -> None:
     """Who holds the server may say anything; the follower must not end of it."""
-    bell = _RedisDoorbell(Hostile([b"message", bell_channel(Lane.KEYS).encode(), b"good"]))
+    bell = RedisDoorbell(Hostile([b"message", BELL, b"good"]), {BELL: Lane.KEYS, b"other": Lane.REVOCATIONS})
     assert await bell.next(LONG) == Rung(Lane.KEYS, b"good")
-    watching = _RedisPresenceBell(Hostile([b"pmessage", b"*", b"keyturn:presence:one", b"good"]))
+    watching = RedisPresenceBell(Hostile([b"pmessage", b"*", b"keyturn:presence:one", b"good"]), "keyturn:presence:")
     assert await watching.next(LONG) == ("one", b"good")
 
 
 async def test_the_doorbell_stands_when_both_channels_do_and_says_so_again_for_each_more() -> None:
     """Each confirmation after that is the trace of a reconnect, by which something may have been missed."""
     confirmed = [b"subscribe", b"channel", 1]
-    bell = _RedisDoorbell(Hostile(confirmed, confirmed, confirmed))
+    bell = RedisDoorbell(Hostile(confirmed, confirmed, confirmed), {BELL: Lane.KEYS, b"other": Lane.REVOCATIONS})
     assert [await bell.next(LONG), await bell.next(LONG)] == [Listening(), Listening()]
