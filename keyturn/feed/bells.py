@@ -1,4 +1,4 @@
-"""Subscriptions on Redis: what the server pushes down one connection, with one timer for all waits, and what it means."""
+"""Subscriptions on Redis: what the server pushes, read with one timer for all waits, and what it means."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
