@@ -11,7 +11,7 @@ from keyturn.contract.events import (
     SignedSnapshot,
 )
 from keyturn.contract.keys import KeyRecord, KeySet, Phase, Revoked
-from keyturn.contract.positions import Position
+from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Selector, SelectorKind, hashed
 from keyturn.contract.snapshots import Chunks, unpack
 from tests.rotation.facts import Token
@@ -64,12 +64,16 @@ class Truth:
     keys_in_doubt: set[str] = field(default_factory=set)  # Somebody asked for their tombstone.
     keys_ended: dict[str, float] = field(default_factory=dict)  # kid → when it stopped being the active one.
     losses: list[float] = field(default_factory=list)  # When the server lost writes.
+    orphans: set[str] = field(default_factory=set)  # Positions that the server had, lost, and never had again.
+    _places: dict[tuple[Lane, tuple[int, int]], Position] = field(default_factory=dict)  # As the server has them now.
     _signed_by: dict[str, KeyRecord] = field(default_factory=dict)  # The record of each key as it became active.
     _at: dict[str, KeySet] = field(default_factory=dict)  # The keys at every position that ever was.
 
     def landed(self, signed: SignedEvent, moment: float) -> None:
         """Take an event that the server has taken."""
         event = signed.event
+        self._places[event.lane, signed.position.place] = signed.position
+        self.orphans.discard(str(signed.position))
         if isinstance(event, RevocationsEvent):
             names = {entry.selector for entry in event.entries}
             for one in self.revocations:
@@ -99,6 +103,9 @@ class Truth:
     def lost(self, keys: Position, revocations: Position, moment: float) -> None:
         """Go back to where the server stands now."""
         self.losses.append(moment)
+        for lane, stands in ((Lane.KEYS, keys), (Lane.REVOCATIONS, revocations)):
+            gone = [key for key in self._places if key[0] is lane and key[1] > stands.place]
+            self.orphans.update(str(self._places.pop(key)) for key in gone)
         self._become(self._at[str(keys)], keys, moment)
         for one in self.revocations:
             if one.landed is not None and one.place > revocations.place:

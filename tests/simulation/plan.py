@@ -1,5 +1,6 @@
 """What is going to happen in a run: written down before it begins, so that it can be made smaller afterwards."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -90,6 +91,7 @@ _SERVER_FAULTS = ((What.RESTART, 2), (What.FREEZE, 2))
 _DEADLY = frozenset({What.CRASH, What.CRASH_IN_CALL, What.STOP})
 _MOST_LOST = 4
 _MENDING_SECONDS = 3.0  # After a failover: then those who knew what was lost may die.
+_BEFORE_SECONDS = 0.1
 _MOST_FAULTS, _FEWEST_DEEDS, _MOST_DEEDS = 6, 8, 20
 _INSTANT = frozenset({What.STEP, What.HANG_UP})
 LONGEST_SERVER_FREEZE_SECONDS = 5.0  # A client's append must land within APPEND_SECONDS of its date, or not at all.
@@ -107,7 +109,7 @@ def plan_of(seed: int) -> Plan:
     loses = dice.chance(4)
     empty = Plan(seed, workers, revokers, verifiers, rules, dice.chance(2) and not loses, loses, ())
     deeds = [_deed(dice, empty) for _ in range(_FEWEST_DEEDS + dice.below(_MOST_DEEDS - _FEWEST_DEEDS))]
-    faults = [_fault(dice, empty) for _ in range(dice.below(_MOST_FAULTS + 1))]
+    faults = [_fault(dice, empty, deeds) for _ in range(dice.below(_MOST_FAULTS + 1))]
     if loses:
         at = dice.between(WARM_SECONDS, WARM_SECONDS + TROUBLE_SECONDS * 0.8)
         failover = Happening(at, What.FAILOVER, SERVER, dice.between(0.05, 1.0), 1 + dice.below(_MOST_LOST))
@@ -124,8 +126,12 @@ def _deed(dice: Dice, plan: Plan) -> Happening:
     return Happening(at, what, whom, 0.0, dice.below(1 << 16))
 
 
-def _fault(dice: Dice, plan: Plan) -> Happening:
+def _fault(dice: Dice, plan: Plan, deeds: Sequence[Happening]) -> Happening:
+    """Throw for a fault: at any time, or right before a deed, where it does the most harm."""
     at = dice.between(WARM_SECONDS, WARM_SECONDS + TROUBLE_SECONDS * 0.8)
+    deed = dice.one_of(deeds)
+    if deed.what is not What.TOKEN and WARM_SECONDS < deed.at < WARM_SECONDS + TROUBLE_SECONDS * 0.8:
+        at = deed.at - dice.between(0.0, _BEFORE_SECONDS)
     left = WARM_SECONDS + TROUBLE_SECONDS - at
     whom = dice.one_of((SERVER, *plan.processes, *plan.verifiers))
     what = dice.weighted(_SERVER_FAULTS if whom == SERVER else _FAULTS)

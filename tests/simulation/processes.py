@@ -87,8 +87,7 @@ class Process:
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, vital: bool = False) -> None:
         """Run something in this process; what is vital must not end while the process lives."""
         task = self.world.loop.create_task(coroutine, context=self._context)
-        if vital:
-            task.add_done_callback(self._must_live)
+        task.add_done_callback(self._must_live if vital else self._must_not_fail)
 
     def kill(self) -> None:
         """End at once, wherever each task is: nothing that they still try has any effect."""
@@ -109,8 +108,12 @@ class Process:
     def _must_live(self, task: "asyncio.Task[Any]") -> None:
         if task.cancelled():
             return
-        error = task.exception()
-        raise AssertionError(f"part of {self.name} ended by itself") from error
+        self._must_not_fail(task)
+        raise AssertionError(f"part of {self.name} ended by itself")
+
+    def _must_not_fail(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
     def _wire(self) -> None:
         """Make what stands on the replica."""
@@ -122,6 +125,7 @@ class Process:
         self, publisher: Publisher, beside: Callable[[SignedEvent], Remembered] = lambda _: ALONE
     ) -> Coroutine[Any, Any, None]:
         """Beat, and mend what the store has lost, as every publisher does."""
+        self.member.follower.publishes.add(publisher.lane)
         recovery = self.own.recovery(publisher, self.member, beside=beside)
         return publisher.run(self.member.follower.catch_up, recovery.mend)
 

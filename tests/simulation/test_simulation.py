@@ -8,10 +8,10 @@ from tests.simulation.plan import plan_of
 from tests.simulation.world import run
 
 SEEDS = 1_000
-_BATCH = 50
+_BATCH = 100
 _INTERESTING = (
     "accepted while fresh", "refused after a receipt", "refused a revoked key", "refused in the end",
-    "accepted though revoked, not knowing", "leaps forward", "outcome unknown", "revocation in doubt",
+    "accepted though revoked, not knowing", "leaps forward", "revocation in doubt",
     "lease refusals", "receipts", "well in the end",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A replica's position never goes back; one place has one hash, whoever holds it, if the server never lost any."""
+"""A replica's position never goes back, and one place has one hash, whoever holds it; but for what the server lost."""
 
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class Positions(Checker):
             last = self._last.get(incarnation)
             if last == position:
                 continue
-            if last is not None and position.place <= last.place:
+            if last is not None and position.place <= last.place and str(last) not in self.truth.orphans:
                 raise Broken(NEVER_BACK, name=process.name, lane=lane, last=last, position=position)
             self._last[incarnation] = position
             held = self._hashes.setdefault((lane, position.place), position.hash)
