@@ -56,6 +56,7 @@ class Follower:
         self._ready = {lane: asyncio.Event() for lane in Lane}
         self._next_flight: asyncio.Task[None] | None = None
         self._flying, self._loading = asyncio.Lock(), asyncio.Lock()
+        self._chunks: dict[str, bytes] = {}  # Of the snapshot that is being loaded, each checked.
         self._last_flight = self._last_catch_up = self._last_trust = self._last_tidying = float("-inf")
         self.publishes: set[Lane] = set()  # Lanes that are mended from here: their branches are united, not left.
         self._reads_anew = False
@@ -210,40 +211,47 @@ class Follower:
 
     async def _read_snapshot(self, lane: Lane) -> bool:
         """Load the newest snapshot; say whether the replica moved. One that gives way meanwhile is read anew."""
-        before, kept = self.replica.place(lane), dict[str, bytes]()
+        before = self.replica.place(lane)
         async with self._loading:
             for _ in range(_SNAPSHOTS_TRIED):
                 compact = await self._feed.snapshot(lane)
                 if compact is None or self.replica.place(lane) > before:
                     break
                 try:
-                    if await self._load(lane, compact, kept):
+                    if await self._load(lane, compact):
                         break
                 except TrustError as error:
                     self._object(lane, error)
                     break
         return self.replica.place(lane) > before
 
-    async def _load(self, lane: Lane, compact: bytes, kept: dict[str, bytes]) -> bool:
-        """Load a snapshot; say whether that came to an end, and not to a chunk that is missing.
+    async def _load(self, lane: Lane, compact: bytes) -> bool:
+        """Load a snapshot; say whether that came to an end, and not to a chunk that is missing or to newer trust.
 
-        `kept` has the chunks that an earlier one brought. Raises what the replica objects to.
+        Good chunks are kept from one try to the next: while one is bad, the others are read once. Raises what the
+        replica objects to.
         """
         loading = self.replica.begin_snapshot(lane, compact)
         if loading is None:
             return True
         missing = loading.missing
+        kept = self._chunks = {digest: self._chunks[digest] for digest in missing if digest in self._chunks}
         for start in range(0, len(missing), CHUNKS_AT_ONCE):
             wanted = missing[start : start + CHUNKS_AT_ONCE]
-            kept |= await self._feed.chunks(lane, [digest for digest in wanted if digest not in kept])
+            read = await self._feed.chunks(lane, [digest for digest in wanted if digest not in kept])
             for digest in wanted:
-                if digest not in kept:
+                raw = kept.get(digest, read.get(digest))
+                if raw is None:
                     self._note("chunk_missing", lane=lane, digest=digest)
                     return False
-                self.replica.take_chunk(loading, digest, kept[digest])
+                self.replica.take_chunk(loading, digest, raw)
+                kept[digest] = raw
         for _ in loading.steps():
             await self._clock.sleep(0)  # Verification goes on meanwhile.
-        self.replica.adopt_snapshot(loading, now=self._clock.now(), boottime=self._clock.boottime())
+        now, boottime = self._clock.now(), self._clock.boottime()
+        if self.replica.adopt_snapshot(loading, now=now, boottime=boottime) is Admission.BEHIND:
+            return False
+        self._chunks = {}
         return True
 
     async def _hear(self, lane: Lane, top: Top) -> None:

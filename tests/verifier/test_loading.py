@@ -248,3 +248,23 @@ def test_one_hash_key_has_one_section(bench: Bench) -> None:
     snapshot, chunks = snapshot_of(bench.world, index, index)
     with pytest.raises(UnknownKind):
         admit(bench, snapshot, chunks)
+
+
+async def test_while_one_chunk_is_bad_the_others_are_read_once() -> None:
+    """A follower tries again every two seconds, and there are hundreds: one bad chunk must not become a flood."""
+    feed = SlowFeed()
+    world = await World(feed=feed).begin()
+    snapshot, chunks = snapshot_of(world, index_of(world, *(f"t{number}" for number in range(20))))
+    bad = list(chunks)[-1]
+    assert await feed.keep_snapshot(snapshot, {**chunks, bad: b"\0" * 8})
+    member = world.member()
+    member.replica.adopt_trust(world.trust())
+    for _ in range(4):
+        assert not await member.follower._read_snapshot(REVOCATIONS)
+    assert member.events() == ["statement_refused"] * 4
+    assert {feed.asked.count(digest) for digest in chunks if digest != bad} == {1}
+    assert feed.asked.count(bad) == 4
+    feed._chains[REVOCATIONS].chunks[bad] = chunks[bad]
+    assert await member.follower._read_snapshot(REVOCATIONS)
+    assert member.replica.position(REVOCATIONS) == snapshot.position
+    assert member.follower._chunks == {}
