@@ -102,6 +102,11 @@ class IndexBesideModel(RuleBasedStateMachine):
         rows = list(self.index.rows())
         assert set(rows) == self.model.rows()
         assert len(rows) == len(self.index)
+        for table in (self.index._exact, self.index._cutoffs):
+            for bucket in table.buckets.values():
+                names = [name for leaf in bucket.leaves for name in leaf.names]
+                assert names == sorted(set(names))
+                assert bucket.bounds[0] == 0
         for name in self.model.exact:
             assert looks(self.index, name)
         for name, (before, _) in self.model.cutoffs.items():
