@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keyturn.contract.errors import ConfigurationError, FeedUnavailable, ForgedSignature, TrustError
+from keyturn.contract.errors import ConfigurationError, FeedUnavailable, ForgedSignature, TrustError, TrustExpired
 from keyturn.contract.roots import LARGEST_BUNDLE_BYTES, earlier_roots, split_bundle
 from keyturn.contract.trust import Trust, open_trust
 from keyturn.process.belonging import require_ours
@@ -29,7 +29,6 @@ class TrustKeeper:
         self._clock, self._log = parts.clock, parts.log
         self._seen = self._read()
         self._said: dict[str, str] = {}  # The last reason for each event.
-        self._refused_in_store: bytes | None = None
         try:
             self._filed = self._open(self._seen)
         except TrustError as error:
@@ -82,26 +81,29 @@ class TrustKeeper:
         held = await self._feed.trust()
         newest = self._replica.trust
         if held == newest.compact:
+            self._said.pop(STORE_REFUSED, None)
             return
-        if held is not None:
-            version = self._adopt_from_store(held)
-            newest = self._replica.trust
-            if version == newest.version:
-                return
+        if held is not None and self._may_stand(held):
+            return
         if await self._feed.keep_trust(newest.compact, over=held or b""):
             self._log.info(TRUST_PUBLISHED, version=newest.version)
 
-    def _adopt_from_store(self, held: bytes) -> int | None:
-        """Adopt the store's document if it is newer; return its version, None if it must not stand there."""
+    def _may_stand(self, held: bytes) -> bool:
+        """Adopt the store's document if it is newer; say whether it is to stay there."""
+        now, newest = self._clock.now(), self._replica.trust
         try:
-            trust = open_trust(held, root=self._replica.trust.root, allow_dev=self._pinned.allow_dev)
+            trust = open_trust(held, root=newest.root, allow_dev=self._pinned.allow_dev)
+            if trust.version > newest.version:
+                trust.check_time(now)
             self._adopt(trust)
+        except TrustExpired as error:
+            # The root has said it, and what it took back must not be given again by an older one.
+            self._note(STORE_REFUSED, code=error.code, reason="a newer version, which has expired")
+            return True
         except TrustError as error:
-            if held != self._refused_in_store:
-                self._refused_in_store = held
-                self._log.warning(STORE_REFUSED, code=error.code, reason=str(error))
-            return None
-        return trust.version
+            self._note(STORE_REFUSED, code=error.code, reason=str(error))
+            return False
+        return trust.version >= newest.version
 
     def _adopt(self, trust: Trust) -> None:
         if self._replica.adopt_trust(trust):

@@ -121,7 +121,9 @@ async def test_a_newer_document_in_the_store_is_adopted_and_stays(desk: Desk, wh
     assert (desk.version, await desk.stored()) == (3, newer)
 
 
-@pytest.mark.parametrize("stored", ["older", "garbage", "nothing", "of a stranger", "of another issuer", "of a role"])
+@pytest.mark.parametrize(
+    "stored", ["older", "garbage", "nothing", "of a stranger", "of another issuer", "of a role", "dev", "huge"]
+)
 async def test_what_must_not_stand_in_the_store_is_replaced_while_running(desk: Desk, stored: str) -> None:
     """Who can write to the store may put yesterday's document there, for processes that start now."""
     desk.file.write_bytes(desk.bundle(2))
@@ -134,6 +136,8 @@ async def test_what_must_not_stand_in_the_store_is_replaced_while_running(desk: 
         "of a stranger": desk.bundle(9, root=new_statement_key()),
         "of another issuer": desk.bundle(9, issuer="https://other.example"),
         "of a role": desk.bundle(9, root=role),
+        "dev": desk.bundle(9, dev=True),
+        "huge": desk.bundle(9) + b"\n" * (2 << 20),
     }[stored]
     await desk.one.parts.feed.keep_trust(put)
     with capture_logs() as logs:
@@ -142,6 +146,23 @@ async def test_what_must_not_stand_in_the_store_is_replaced_while_running(desk: 
     assert (desk.version, await desk.stored()) == (2, desk.bundle(2))
     refused = [line for line in logs if line["event"] == STORE_REFUSED]
     assert len(refused) == (stored != "older")
+
+
+async def test_a_newer_document_that_has_expired_is_neither_adopted_nor_replaced_by_an_older_one(desk: Desk) -> None:
+    """The older one may name the very role that the newer took from a thief; only the root can end this."""
+    keeper = await desk.keeper()
+    expired = desk.bundle(9, expires_at=desk.clock.now() - 1)
+    await desk.one.parts.feed.keep_trust(expired)
+    with capture_logs() as logs:
+        await keeper.look()
+        desk.clock.advance(60)
+        await keeper.look()
+    assert (desk.version, await desk.stored()) == (1, expired)
+    assert [line["event"] for line in logs] == [STORE_REFUSED]
+    newest = desk.bundle(10)
+    desk.file.write_bytes(newest)
+    await keeper.look()
+    assert (desk.version, await desk.stored()) == (10, newest)
 
 
 @pytest.mark.parametrize("why", ["older", "stranger", "expired", "other issuer", "dev", "garbage", "gone", "huge"])
