@@ -208,3 +208,19 @@ def test_what_runs_out_at_the_end_of_time_stays() -> None:
     index.add_hashed(1, None, 1e300)
     assert index.prune(1e299) == 0
     assert looks(index, 1)
+
+
+def test_a_bucket_whose_first_leaf_went_still_begins_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes below all that is left would else stand in the last leaf, and its chunk would be out of order."""
+    monkeypatch.setattr(leaves, "MOST_IN_A_LEAF", 4)
+    index, step = RevocationIndex(KEY), 2**60
+    for number in range(1, 9):
+        index.add_hashed(number * step, None, 300.0)
+    (bucket,) = index._exact.buckets.values()
+    first = len(bucket.leaves[0].names)
+    assert len(bucket.leaves) > 1
+    for number in range(1, first + 1):
+        index.add_hashed(number * step, None, 600.0)
+    index.add_hashed(1, None, 300.0)
+    assert [name for leaf in bucket.leaves for name in leaf.names] == [1, *(n * step for n in range(first + 1, 9))]
+    assert all(looks(index, name) for name in (1, *(number * step for number in range(1, 9))))
