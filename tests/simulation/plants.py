@@ -213,6 +213,10 @@ PLANTS: dict[Plant, set[str]] = {
 }
 
 
+# Seeds that are known not to find a bug; a test has no time for them.
+PASSED_OVER: dict[Plant, int] = {believes_a_higher_head: 75, sums_up_without_the_newest: 112}
+
+
 class Found(NamedTuple):
     """After how many seeds a planted bug was noticed, and by what."""
 
@@ -225,11 +229,11 @@ class Found(NamedTuple):
         return self.by.invariant if isinstance(self.by, Broken) else repr(self.by)
 
 
-def until_found(plant: Plant) -> Found | None:
+def until_found(plant: Plant, *, passing_over: int = 0) -> Found | None:
     """Run seeds on the spoiled code until something breaks; None if nothing does within `MOST_SEEDS`."""
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        for number in range(1, MOST_SEEDS + 1):
+        for number in range(1 + passing_over, 1 + MOST_SEEDS):
             failure = run(plan_of(FIRST_SEED + number)).failure
             if failure is not None:
                 return Found(number, failure)
