@@ -10,7 +10,7 @@ from tests.faults.people import People
 from tests.faults.recorder import CLOCK
 from tests.waiting import eventually
 
-BACK_SECONDS = 3.0  # The goal: fresh again so long after the store is back.
+LATE_SECONDS = 10.0  # What a busy machine may make of the goal, fresh again within 3 s; the long form measures that.
 WELL_SECONDS = 15.0  # Everything works again, on a busy machine.
 _LAST_LIVE = 10  # Live tokens that everybody is asked about at the end.
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults.doorman import Doorman, Way, doorman_before
-from tests.faults.drills import BACK_SECONDS, Until, drill
+from tests.faults.drills import LATE_SECONDS, Until, drill
 from tests.faults.mishaps import all_are, answers, behind, cut
 from tests.faults.people import People
 
@@ -39,7 +39,7 @@ async def test_a_sidecar_that_is_cut_off_one_way_passes_nothing_that_a_receipt_h
     assert outcome.verdict.false_accepts == []
     assert outcome.verdict.rejected_though_fresh == []
     assert outcome.back_seconds[WELL] == 0
-    assert outcome.back_seconds[CUT_OFF] <= BACK_SECONDS
+    assert outcome.back_seconds[CUT_OFF] <= LATE_SECONDS
 
 
 @pytest.mark.parametrize("way", list(Way), ids=["are not heard", "hear nothing"])
@@ -52,4 +52,4 @@ async def test_publishers_that_are_cut_off_one_way_promise_nothing(
     assert outcome.verdict.rejected == []
     assert outcome.verdict.signed_by_old == []
     assert set(people.refused) <= {(503, "1")}
-    assert max(outcome.back_seconds.values()) <= BACK_SECONDS
+    assert max(outcome.back_seconds.values()) <= LATE_SECONDS

@@ -11,13 +11,6 @@ from tests.faults.people import People
 from tests.faults.withstanding import Attack, scene_of, withstand
 
 
-@pytest.mark.parametrize("row", ATTACKS, ids=lambda row: row.does)
-async def test_nothing_is_accepted_and_all_is_well_again_once_he_has_left(people: People, row: Row) -> None:
-    """He can stop the lanes while he is there. He cannot make, unmake or bring back anything that is signed."""
-    outcome = await withstand(people, row.attack, row.notices)
-    assert outcome.accepted == []
-
-
 @pytest.mark.parametrize(
     "attack", [store.locked_out("revocation"), store.deaf], ids=["silences a publisher", "takes the doorbell away"]
 )
@@ -36,3 +29,10 @@ async def test_what_is_withheld_makes_everybody_stale_and_then_expired(people: P
     assert await people.statuses(scene.live) == [200, 200]
     verdict = judge(people.recorder, bound_seconds=people.fleet.stale_seconds)
     assert (verdict.false_accepts, verdict.rejected_though_fresh) == ([], [])
+
+
+@pytest.mark.parametrize("row", ATTACKS, ids=lambda row: row.does)
+async def test_nothing_is_accepted_and_all_is_well_again_once_he_has_left(people: People, row: Row) -> None:
+    """He can stop the lanes while he is there. He cannot make, unmake or bring back anything that is signed."""
+    outcome = await withstand(people, row.attack, row.notices)
+    assert outcome.accepted == []

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.faults.drills import BACK_SECONDS, Fault, Until, drill
+from tests.faults.drills import LATE_SECONDS, Fault, Until, drill
 from tests.faults.fleet import EXPIRED_SECONDS, LEASE_SECONDS, STALE_SECONDS
 from tests.faults.judging import judge
 from tests.faults.mishaps import all_are, answers, frozen, killed
@@ -30,7 +30,7 @@ async def test_a_frozen_server_makes_sidecars_stale_then_expired_and_a_thawed_on
         assert await people.statuses(revoked) == [503, 503]
     finally:
         server.thaw()
-    await eventually(lambda: people.are("fresh"), within_seconds=BACK_SECONDS)
+    await eventually(lambda: people.are("fresh"), within_seconds=LATE_SECONDS)
     assert await people.statuses(live) == [200, 200]
     assert await people.statuses(revoked) == [401, 401]
 
@@ -64,4 +64,4 @@ async def test_whatever_happens_to_the_server_under_load_nothing_is_lost_or_mixe
     assert outcome.verdict.rejected == []
     assert outcome.verdict.signed_by_old == []
     assert set(people.refused) <= {(503, "1")}
-    assert max(outcome.back_seconds.values()) <= BACK_SECONDS
+    assert max(outcome.back_seconds.values()) <= LATE_SECONDS
