@@ -37,6 +37,8 @@ SNAPSHOT_EVERY_EVENTS = 512
 SNAPSHOT_EVERY_SECONDS = 300.0  # Where fewer events have come, but at least one.
 LOOK_AT_SNAPSHOT_SECONDS = 60.0
 TRIM_AFTER_SECONDS = 600.0
+EPOCHS_KEPT = 3  # The running one and two before it, for whoever looks into what happened.
+_LAST_SEQUENCE = 2**53
 MOST_KEPT = 4096  # Snapshots of the last ten minutes that are remembered; more often than that, none is needed.
 
 
@@ -185,6 +187,8 @@ class Publisher:
         self.confirmed_boottime, self.spoiled = asked, False
         now, boottime = self._clock.now(), self._clock.boottime()
         self._replica.admit_snapshot(self.lane, signed.compact, now=now, boottime=boottime, chunks=chunks)
+        if self._archive is None and epoch > EPOCHS_KEPT:  # Who archives wants all of them, and forgets by himself.
+            await self._feed.trim(self.lane, epoch=epoch - EPOCHS_KEPT, up_to=_LAST_SEQUENCE)
         return True
 
     async def keep_snapshot(self) -> bool:

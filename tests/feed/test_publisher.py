@@ -173,6 +173,17 @@ async def test_a_snapshot_that_could_not_be_stored_is_tried_again_and_a_new_epoc
     assert await publisher.keep_snapshot()
 
 
+async def test_the_events_of_epochs_long_ago_are_forgotten(world: World) -> None:
+    """Who makes us open epochs must not fill the store with the streams of all of them."""
+    member = await world.caught_up()
+    publisher = world.publisher(REVOCATIONS, member)
+    for epoch in (2, 3, 4, 5):
+        await publisher.append([world.entry(SelectorKind.JTI, f"t{epoch}")])
+        assert await publisher.open_epoch(epoch, after=str(member.replica.position(REVOCATIONS)))
+    left = [len(await world.feed.events(REVOCATIONS, epoch=epoch, after=0)) for epoch in (1, 2, 3, 4, 5)]
+    assert left == [0, 0, 1, 1, 0]
+
+
 async def test_only_a_genesis_of_the_right_role_begins_a_lane_and_only_once() -> None:
     """The keys role must not begin the revocations lane."""
     world = World()
