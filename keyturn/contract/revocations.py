@@ -286,12 +286,17 @@ class RevocationIndex:
 
     def absorb(self, other: "RevocationIndex") -> None:
         """Hold all that an index under the same key holds."""
+        for _ in self.absorbing(other):
+            pass
+
+    def absorbing(self, other: "RevocationIndex") -> Iterator[None]:
+        """Do what `absorb` does in bounded steps."""
         for cutoffs in (False, True):
             held = {(number, leaf.digest) for number, leaf in self.leaves(cutoffs=cutoffs)}
             for number, leaf in other.leaves(cutoffs=cutoffs):
                 if (number, leaf.digest) not in held:
                     for _ in self.merge(number, leaf, cutoffs=cutoffs):
-                        pass
+                        yield
 
     def merge(self, number: int, leaf: Leaf, *, cutoffs: bool, whole: bool = False) -> Iterator[bool]:
         """Hold all of a leaf in bounded steps; yields after each whether anything in it was known to be later.

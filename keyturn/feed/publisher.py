@@ -7,7 +7,7 @@ from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.encoding import digest
 from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import BrokenChain, FeedUnavailable, PositionTaken, StreamSpoiled, TrustError
+from keyturn.contract.errors import FeedUnavailable, PositionTaken, StreamSpoiled, TrustError
 from keyturn.contract.events import (
     FORMATS,
     HEADS,
@@ -305,8 +305,8 @@ class Publisher:
                     await mend()
                 await self.keep_snapshot()
                 await self.mend_snapshot()
-            except (FeedUnavailable, PositionTaken, BrokenChain):
-                pass  # The follower notes the loss; verifiers see the silence.
+            except (FeedUnavailable, PositionTaken, TrustError):
+                pass  # The follower notes the loss, or what the root has dropped; verifiers see the silence.
             await self._clock.sleep(HEARTBEAT_SECONDS)
 
     def _format(self) -> int:

@@ -1,6 +1,6 @@
 """What a publisher does where the store has lost, changed or replaced what it once accepted."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
@@ -66,8 +66,8 @@ class Recoverable(PublishedState, Protocol):
         """Return epoch and sequence, (0, 0) before the first snapshot."""
         ...
 
-    def absorb(self, indexes: tuple[RevocationIndex, ...]) -> None:
-        """Hold all revocations that these indexes hold."""
+    def absorb(self, indexes: tuple[RevocationIndex, ...]) -> Iterator[None]:
+        """Hold all revocations that these indexes hold, in bounded steps."""
         ...
 
 
@@ -159,6 +159,8 @@ class Recovery:
         if boottime - self._opened_boottime < EPOCH_EVERY_SECONDS:
             return
         theirs = await self._read_anew()
+        if self._replica.trust is not theirs.trust:
+            return  # The root may have dropped what either of us knows; the next look begins anew.
         epoch = max(mine.epoch, theirs.place(lane)[0]) + 1
         keys: KeySet | None = None
         if lane is Lane.KEYS:
@@ -166,7 +168,10 @@ class Recovery:
             known = united(self._replica.lost.get(lane) or self._replica.keys, self._replica.keys, at=at, place=place)
             keys = united(known, theirs.keys, at=at, place=place)
         else:
-            self._replica.absorb(theirs.indexes)
+            for _ in self._replica.absorb(theirs.indexes):
+                await self._clock.sleep(0)  # Requests are answered meanwhile.
+                if self._replica.trust is not theirs.trust:
+                    return
         if await self._publisher.open_epoch(epoch, after=stored, keys=keys):
             self._opened_boottime, self._waiting_since = boottime, None
             self._note(

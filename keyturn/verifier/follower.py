@@ -196,6 +196,11 @@ class Follower:
         if boottime - self._astray_since.setdefault(lane, boottime) < ASTRAY_SECONDS or self._reads_anew:
             return
         other = await self.read_anew()
+        if lane is Lane.REVOCATIONS and self.replica.is_left_by(lane, other):
+            for _ in self.replica.absorb(other.indexes):
+                await self._clock.sleep(0)  # Verification goes on meanwhile.
+                if self.replica.trust is not other.trust:
+                    break  # The root may have dropped what was read.
         crossed = self.replica.cross(lane, other, now=self._clock.now(), boottime=boottime)
         self._astray_since.pop(lane, None)  # If it was no branch, the next look begins to count anew.
         if crossed:

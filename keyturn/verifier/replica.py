@@ -329,20 +329,14 @@ class Replica:
 
         `other` has read the store alone. It must stand on another branch of our epoch, shown by two signed events at
         one place, under a head that was signed later than anything that we have heard: who merely offers an old state
-        has no such head. Revocations and tombstones of ours stay.
+        has no such head. Tombstones of ours stay, as our revocations do; `other`'s have to be absorbed before.
         """
-        mine, theirs, heard = self._positions.get(lane), other.position(lane), other.heard(lane)
-        if mine is None or theirs is None or other.trust is not self.trust or heard.at <= self._heard[lane].at:
-            return False
-        place = min(mine.place, theirs.place)
-        known = self.hash_at(lane, place), other.hash_at(lane, place)
-        if mine.epoch != theirs.epoch or None in known or known[0] == known[1]:
+        theirs, heard = other.position(lane), other.heard(lane)
+        if theirs is None or not self.is_left_by(lane, other):
             return False
         if lane is Lane.KEYS:
             tombstones = {key.kid: key for key in self.keys if key.phase is Phase.REVOKED}
             self._use(KeySet(({key.kid: key for key in other.keys} | tombstones).values(), other.keys.requests))
-        else:
-            self.absorb(other.indexes)
         self._positions[lane], self.tails[lane] = theirs, other.tails[lane]
         self.lost.pop(lane, None)
         self.generation += 1
@@ -351,19 +345,32 @@ class Replica:
         self._limit_freshness()
         return True
 
+    def is_left_by(self, lane: Lane, other: "Replica") -> bool:
+        """Say whether the publisher vouches for another branch of our epoch now, as `other` has read it."""
+        mine, theirs = self._positions.get(lane), other.position(lane)
+        is_newer = other.heard(lane).at > self._heard[lane].at
+        if mine is None or theirs is None or other.trust is not self.trust or not is_newer:
+            return False
+        place = min(mine.place, theirs.place)
+        known = self.hash_at(lane, place), other.hash_at(lane, place)
+        return mine.epoch == theirs.epoch and None not in known and known[0] != known[1]
+
     def heard(self, lane: Lane) -> Heard:
         """Return when a lane's publisher was last heard."""
         return self._heard[lane]
 
-    def absorb(self, indexes: tuple[RevocationIndex, ...]) -> None:
-        """Hold all revocations that these hold: what was signed as revoked stays revoked, on any branch."""
+    def absorb(self, indexes: tuple[RevocationIndex, ...]) -> Iterator[None]:
+        """Hold all revocations that these hold, in bounded steps: what was signed as revoked stays so, on any branch.
+
+        A million on each side take seconds; verdicts have to go on meanwhile.
+        """
         for index in indexes:
             mine = next((one for one in self.indexes if one.key == index.key), None)
             if mine is not None:
-                mine.absorb(index)
+                yield from mine.absorbing(index)
             elif len(index):
                 self.indexes = (*self.indexes, index)
-        self.generation += 1
+            self.generation += 1
 
     @contextmanager
     def _reading(self, lane: Lane) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """A store that lost, changed or replaced what it had accepted, and its publishers: nothing is forgotten."""
 
+import asyncio
 import copy
 from typing import Any, cast
 
@@ -247,6 +248,75 @@ async def test_patience_begins_anew_once_what_was_waited_for_has_been_read(world
     await two.recovery.mend()
     assert two.noted() == []
     assert await stands_at(world, one.member, REVOCATIONS)
+
+
+async def test_what_the_root_drops_while_the_store_is_read_does_not_come_back_by_a_new_epoch(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lane's thief has branched it; while the publisher reads his branch the root takes the lane from him."""
+    one = await voice(world, REVOCATIONS)
+    backup = await Backup(store).take()
+    thief = await voice(world, REVOCATIONS)
+    await thief.says("of a thief", "another of his")
+    his = thief.member.replica.indexes
+    await backup.put_back()
+    await one.says("b")
+    read_anew = one.member.follower.read_anew
+    raised = world.trust(version=2, lowest_epoch={"keys": 1, "revocations": 9})
+
+    async def slowly() -> Any:
+        read = await read_anew()
+        list(read.absorb(his))
+        assert one.member.replica.adopt_trust(raised)
+        return read
+
+    monkeypatch.setattr(one.member.follower, "read_anew", slowly)
+    recovery = world.recovery(one.publisher, one.member)
+    one.publisher.spoiled = True
+    await recovery.mend()
+    assert not revoked(world, one.member, "of a thief")
+    top = await world.feed.top(REVOCATIONS)
+    assert top is not None
+    assert top.position.startswith("1:"), "no epoch was opened"
+
+
+async def test_an_epoch_that_the_root_drops_while_it_is_opened_does_not_end_the_publisher(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store took it, our replica may not any more: the error once ended the whole service."""
+    one = await voice(world, REVOCATIONS)
+    raised = world.trust(version=2, lowest_epoch={"keys": 1, "revocations": 9})
+    opens, looks = world.feed.open_epoch, asyncio.Semaphore(0)
+
+    async def slowly(*arguments: Any, **named: Any) -> bool:
+        opened = await opens(*arguments, **named)
+        one.member.replica.adopt_trust(raised)
+        return opened
+
+    async def mend() -> None:
+        looks.release()
+        await one.recovery.mend()
+
+    monkeypatch.setattr(world.feed, "open_epoch", slowly)
+    one.publisher.spoiled = True
+    running = asyncio.create_task(one.publisher.run(one.member.follower.catch_up, mend))
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await looks.acquire()
+    assert not running.done()
+    assert one.member.replica.trust.version == 2
+    running.cancel()
+
+
+async def test_requests_are_answered_while_two_large_branches_are_united(world: World) -> None:
+    """A million on each side once stopped the event loop for ten seconds, and with it every heartbeat."""
+    one, other = await voice(world, REVOCATIONS), await voice(world, REVOCATIONS)
+    names = [f"t{number}" for number in range(5_000)]
+    for name in names:
+        other.member.replica.indexes[0].add(world.entry(SelectorKind.JTI, name))
+    steps = sum(1 for _ in one.member.replica.absorb(other.member.replica.indexes))
+    assert steps >= 5
+    assert revoked(world, one.member, *names)
 
 
 @pytest.mark.parametrize("store", ["valkey"], indirect=True)

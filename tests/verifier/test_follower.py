@@ -204,7 +204,8 @@ async def test_a_fork_is_not_followed_by_a_publisher_of_the_lane_until_an_epoch_
         await eventually(lambda: member.replica.silence(KEYS, clock.boottime()) == 0)
         assert state(member, clock) is State.STALE
         assert (revoked(member, "ours"), revoked(member, "theirs-1")) == (True, False)
-        publisher.replica.absorb(forked.replica.indexes)
+        for _ in publisher.replica.absorb(forked.replica.indexes):
+            pass
         union = pack(publisher.replica.indexes)
         opening = world.genesis(REVOCATIONS, epoch=2, sections=union.sections)
         held = str(forked.replica.position(REVOCATIONS))
