@@ -73,7 +73,8 @@ class Listener:
 
 
 async def scene_of(people: People, intruder: Intruder) -> Scene:
-    """Set the scene."""
+    """Set the scene, once whatever was before is over."""
+    await eventually(lambda: goes_on(people), within_seconds=WELL_SECONDS, saying=people.fleet.last_words)
     return Scene(
         people, intruder, live=await people.token(), revoked=await _revoked(people),
         opaque=await people.opaque(), dead=await _dead(people),
