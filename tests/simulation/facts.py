@@ -47,6 +47,7 @@ class Revocation:
     until: float
     asked: float
     landed: float | None = None  # When it landed in the store that there is now.
+    ever_landed: bool = False  # Also in a store that has lost it since.
     place: tuple[int, int] = (0, 0)
     acknowledged: float | None = None
     receipt: float | None = None  # When its receipt said that all have adopted it,
@@ -78,7 +79,7 @@ class Truth:
             names = {entry.selector for entry in event.entries}
             for one in self.revocations:
                 if one.landed is None and one.selector in names:
-                    one.landed, one.place = moment, signed.position.place
+                    one.landed, one.place, one.ever_landed = moment, signed.position.place, True
         elif isinstance(event, KeysEvent):
             after = self.keys.after(event.changes, at=event.at, place=signed.position.place)
             self._become(after, signed.position, moment)

@@ -14,7 +14,7 @@ class Acknowledgements(Checker):
 
     def acknowledged(self, revocation: Revocation) -> None:
         """Whoever acknowledges must have appended before."""
-        if revocation.landed is None:
+        if not revocation.ever_landed:
             raise Broken(IN_THE_FEED, selector=revocation.selector)
         self.world.reached["acknowledged"] += 1
 
