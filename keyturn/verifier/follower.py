@@ -147,7 +147,11 @@ class Follower:
     async def _take(self, lane: Lane, statement: bytes) -> None:
         if self.replica.trust.version == 0:
             await self._read_trust()
-        if self._admit(lane, statement) is not Admission.APPLIED:
+        refused, admission = self.refused, self._admit(lane, statement)
+        # Anybody can ring with what nobody signed: it may make us look now and then, not each time.
+        looked = self._clock.boottime() - self._looked_at[lane]
+        suspicious = self.refused > refused and looked >= CATCH_UP_EVERY_SECONDS
+        if admission in (Admission.BEHIND, Admission.NEEDS_TRUST) or suspicious:
             await self._read_lane(lane)
         self._tell()
 

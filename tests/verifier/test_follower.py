@@ -230,6 +230,29 @@ async def test_a_head_that_is_no_position_is_refused_and_the_follower_lives(
         await eventually(lambda: revoked(member, "real"))
 
 
+@pytest.mark.parametrize("junk", ["nobody signed it", "an old head", "an old event"])
+async def test_a_flood_on_the_doorbell_does_not_become_a_flood_of_reads(
+    world: World, feed: TwistedFeed, clock: ManualClock, junk: str
+) -> None:
+    """One thief who rings would else have every verifier read the store as often as he likes."""
+    publisher = await world.caught_up()
+    async with world.following() as member:
+        await revoke(world, publisher, "first")
+        clock.advance(1)
+        await world.publisher(REVOCATIONS, publisher).beat()
+        top = await feed.top(REVOCATIONS)
+        assert top is not None
+        words = {"nobody signed it": b"junk", "an old head": top.statement, "an old event": feed.stream(REVOCATIONS)[0]}
+        await revoke(world, publisher, "second")
+        await eventually(lambda: revoked(member, "second"))
+        before = feed.reads
+        for _ in range(500):
+            feed.ring(Rung(REVOCATIONS, words[junk]))
+        await revoke(world, publisher, "third")
+        await eventually(lambda: revoked(member, "third"))
+        assert feed.reads - before <= 5
+
+
 async def test_a_false_top_far_ahead_costs_a_bounded_number_of_reads(world: World, feed: TwistedFeed) -> None:
     """A promise of a million events must not make the follower ask a million times."""
     feed.false_tops[REVOCATIONS] = Top(str(Position(1, 10**15, "h" * 43)), b"no statement")
