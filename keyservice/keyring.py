@@ -45,7 +45,7 @@ class Keyring:
         self._sealer, self._feed, self._replica, self._files = sealer, feed, replica, files
         self._opened: dict[str, PrivateKey] = {}
         self._boxes: OrderedDict[str, bytes] = OrderedDict(files.sealed() if files is not None else ())
-        self._filed = dict(self._boxes)
+        self._filed, self._filing = dict(self._boxes), asyncio.Lock()
 
     async def seal(self, kid: str, use: Use, key: PrivateKey) -> bytes:
         """Seal a new key; it is opened here like any other once it stands in the feed."""
@@ -108,6 +108,8 @@ class Keyring:
                 continue
             if held and await self._open(record, held) is not None:
                 self._keep(kid, held)  # Sealed anew by another process.
+            elif self._sealer.wrapper.is_foreign(held):
+                continue  # By a newer KEK, as another key service has it: ours may be about to be dropped.
             elif await self._feed.replace_sealed(kid, held=held, by=box):
                 put_back.append(kid)
         for kid, held in stored.items():
@@ -145,12 +147,13 @@ class Keyring:
 
     async def _file(self) -> None:
         """Put the sealed forms on the disk; where that cannot be, the state directory's own trouble tells of it."""
-        if self._files is None or self._boxes == self._filed:
-            return
-        boxes = dict(self._boxes)
-        with suppress(OSError):
-            await asyncio.to_thread(self._files.keep_sealed, boxes)
-            self._filed = boxes
+        async with self._filing:
+            if self._files is None or self._boxes == self._filed:
+                return
+            boxes = dict(self._boxes)
+            with suppress(OSError):
+                await asyncio.to_thread(self._files.keep_sealed, boxes)
+                self._filed = boxes
 
     def _has_ended(self, kid: str) -> bool:
         record = self._replica.keys.get(kid)

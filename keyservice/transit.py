@@ -59,6 +59,10 @@ class TransitWrapper:
         match = _CIPHERTEXT.fullmatch(wrapped.removeprefix(_PREFIX).decode("ascii", "replace"))
         return self._id(int(match[1])) if match and wrapped.startswith(_PREFIX) else ""
 
+    def is_foreign(self, wrapped: bytes) -> bool:  # noqa: ARG002 - see the protocol
+        """Say no: Transit holds every version of its key, and what it does not open was edited or is given up."""
+        return False
+
     def _ciphertext(self, wrapped: bytes) -> str:
         if not self.kek_of(wrapped):
             raise SealedKeyUnreadable("not sealed by Transit")

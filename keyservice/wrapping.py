@@ -13,7 +13,7 @@ from keyturn.contract.encoding import unb64url
 from keyturn.contract.errors import ConfigurationError, MalformedInput, TrustError
 from keyturn.process.values import Secret, Unfit
 
-NONCE_BYTES = 12
+NONCE_BYTES, TAG_BYTES = 12, 16
 KEY_BYTES = 32
 LONGEST_ID = 64
 MOST_KEKS = 16
@@ -43,6 +43,10 @@ class KeyWrapper(Protocol):
 
     def kek_of(self, wrapped: bytes) -> str:
         """Return the id of the KEK that wrapped this."""
+        ...
+
+    def is_foreign(self, wrapped: bytes) -> bool:
+        """Say whether this has the form of what was wrapped under a KEK that is not held here."""
         ...
 
 
@@ -94,6 +98,13 @@ class FileWrapper:
     def kek_of(self, wrapped: bytes) -> str:
         """Return the id of the KEK that wrapped this."""
         return wrapped.partition(b"\0")[0].decode("utf-8", "replace")
+
+    def is_foreign(self, wrapped: bytes) -> bool:
+        """Say whether this has the form of what was wrapped under a KEK that the file does not hold."""
+        self._load()
+        named, nul, rest = wrapped.partition(b"\0")
+        whole = bool(named) and bool(nul) and len(rest) > NONCE_BYTES + TAG_BYTES
+        return whole and all(kek.id.encode("utf-8") != named for kek in self._keks)
 
     def _load(self) -> None:
         """Read the file if it is new; one that cannot be read any more leaves what was read before."""

@@ -56,6 +56,9 @@ def _is_open_still(holder: KeySet, held: KeySet, request: RotationRequest) -> bo
 
 
 def _is_answered(keys: KeySet, request: RotationRequest) -> bool:
+    named = None if request.kid is None else keys.get(request.kid)
+    if named is not None:
+        return named.phase is not Phase.PUBLISHED
     active = keys.active(request.alg, request.use)
     return active is not None and active.active_at is not None and active.active_at >= request.at
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from keyturn.clock import Clock
+from keyturn.contract.errors import ConfigurationError
 from keyturn.feed.log import Feed
 from keyturn.process.belonging import Pinned
 from keyturn.process.settings import Section, Settings
@@ -37,5 +38,11 @@ def keep_state(
         return None
     files = stack.enter_context(StateDirectory(directory / user))
     keeper = Keeper(files, follower.replica, feed, clock, note=note)
-    keeper.restore(root=pinned.root, allow_dev=pinned.allow_dev)
+    try:
+        keeper.restore(root=pinned.root, allow_dev=pinned.allow_dev)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename or files.path} cannot be read: {error.strerror}", setting="state.directory",
+            mend="give the process its own directory back, or move what is in the way; then it reads the feed",
+        ) from error  # fmt: skip
     return keeper

@@ -189,9 +189,9 @@ class Follower:
                 self._note("cannot_catch_up", lane=lane, target=f"{target.epoch}:{target.sequence}")
                 break
         await self._hear(lane, top)
-        await self._leave_lost_branch(lane, str(target))
+        await self._leave_lost_branch(lane, str(target), top.statement)
 
-    async def _leave_lost_branch(self, lane: Lane, target: str) -> None:
+    async def _leave_lost_branch(self, lane: Lane, target: str, statement: bytes) -> None:
         """Go where the publisher stands, if that is on another branch and nobody has united it with ours meanwhile."""
         boottime = self._clock.boottime()
         if str(self.replica.position(lane)) == target or lane in self.publishes or self.replica.position(lane) is None:
@@ -199,6 +199,8 @@ class Follower:
             return
         if boottime - self._astray_since.setdefault(lane, boottime) < ASTRAY_SECONDS or self._reads_anew:
             return
+        if not self.replica.is_news(lane, statement):
+            return  # Anybody can write a position: only a signed word makes us read the whole store again.
         other = await self.read_anew()
         if lane is Lane.REVOCATIONS and self.replica.is_left_by(lane, other):
             for _ in self.replica.absorb(other.indexes):

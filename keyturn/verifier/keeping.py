@@ -83,6 +83,8 @@ class Keeper:
                 if lane not in self._troubles:
                     self._note(STATE_NOT_KEPT, lane=lane, reason=str(error))
                 self._troubles[lane] = f"the state directory is behind: {error}"
+                if isinstance(error, FileNotFoundError):
+                    self._kept[lane] = None  # Somebody has removed the files: they begin anew.
 
     def _admit(self, lane: Lane, stored: StoredLane) -> Iterator[bytes]:
         """Let the replica believe a lane's files, and yield each event that it took."""

@@ -119,3 +119,16 @@ def test_a_key_that_one_branch_never_heard_of_waits_anew() -> None:
     assert {key.kid: key.published_at for key in both} == {"a": 1.0, "b": 50.0, "c": 50.0}
     ahead = united(one, shared, at=50.0, place=PLACE)
     assert {key.kid: key.published_at for key in ahead} == {"a": 1.0, "b": 20.0}, "no branch: others are only behind"
+
+
+def test_an_order_for_a_named_key_stays_open_until_that_key_signs() -> None:
+    """Another key that began to sign on the other branch does not answer it."""
+    shared = after(KeySet(), [(0, "a"), (0, "b"), (1, "a")], start=1)
+    asked = RotationRequested(alg="ES256", use=Use.ACCESS, kid="b")
+    one = shared.after([asked], at=20.0, place=(1, 20))
+    other = after(shared, [(0, "c"), (1, "c")], start=21)
+    both = united(one, other, at=50.0, place=PLACE)
+    assert [request.kid for request in both.requests] == ["b"]
+    assert not lacks(both, one, at=50.0)
+    signs = united(one, after(shared, [(1, "b")], start=21), at=50.0, place=PLACE)
+    assert signs.requests == ()

@@ -9,6 +9,7 @@ from keyservice.restoring import RESTORE_EVERY_SECONDS, Restoring
 from keyservice.rotator import Order
 from keyservice.sealing import KeySealer
 from keyservice.wrapping import FileWrapper
+from keyturn.cli.kekfile import new_kek
 from keyturn.contract.keys import Phase
 from keyturn.contract.positions import Lane
 from keyturn.feed.memory import MemoryFeed
@@ -81,6 +82,19 @@ async def test_what_somebody_has_overwritten_is_replaced_and_what_was_sealed_ane
     assert put_back == (second,)
     assert boxes(world)[first] == anew
     assert boxes(world)[second] == good
+
+
+async def test_a_seal_by_a_key_encryption_key_that_is_not_held_here_is_left_alone(world: World, one: Inside) -> None:
+    """Another key service has rotated the KEK and ours has not read the new file yet: its seals must not be undone."""
+    kid = next(iter(boxes(world)))
+    elsewhere = KeySealer(FileWrapper(kek_file(new_kek(2.0))))
+    private = one.keyring.get(kid)
+    record = one.member.replica.keys.get(kid)
+    assert private is not None
+    assert record is not None
+    boxes(world)[kid] = by_the_new_one = await elsewhere.seal(kid, record.use, private)
+    assert await one.keyring.restore() == ((), ())
+    assert boxes(world)[kid] == by_the_new_one
 
 
 async def test_a_key_that_has_ended_is_erased_wherever_a_backup_brought_it_back(world: World, one: Inside) -> None:

@@ -274,6 +274,21 @@ async def test_a_full_disk_is_said_once_and_stops_nobody(
     assert restored(world, tmp_path).replica.place(REVOCATIONS) == (1, 4)
 
 
+async def test_files_that_somebody_removed_begin_anew(world: World, tmp_path: Path) -> None:
+    """A cleaning script must not end the keeping until the next restart."""
+    member = await world.caught_up()
+    with StateDirectory(tmp_path) as files:
+        keeps, publisher = keeper(world, member, files), world.publisher(REVOCATIONS, member)
+        await keeps.keep(REVOCATIONS)
+        (tmp_path / "revocations.events").unlink()
+        await publisher.append([world.entry(SelectorKind.JTI, "a")])
+        for _ in range(2):
+            await keeps.keep(REVOCATIONS)
+        assert keeps.trouble is None
+        await keeps._keep_word()
+    assert restored(world, tmp_path).replica.place(REVOCATIONS) == (1, 1)
+
+
 async def test_a_directory_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     """Two that write one file would leave neither's."""
     with StateDirectory(tmp_path), pytest.raises(ConfigurationError, match="belongs to a process"):

@@ -95,6 +95,24 @@ async def test_without_a_newer_head_nobody_leaves_his_branch() -> None:
     assert "branch_left" not in branch.follower.events()
 
 
+async def test_a_position_that_nobody_signed_makes_nobody_read_the_whole_store() -> None:
+    """Else one HSET would cost each verifier a snapshot every three seconds."""
+    branch = await branched(REVOCATIONS, goes_on=False)
+    feed, reads = branch.world.feed, 0
+    assert isinstance(feed, MemoryFeed)
+    read_anew = branch.follower.follower.read_anew
+
+    async def counted() -> Replica:
+        nonlocal reads
+        reads += 1
+        return await read_anew()
+
+    branch.follower.follower.read_anew = counted  # type: ignore[method-assign]
+    feed._chains[REVOCATIONS].position = "1:1:" + "x" * 43
+    await branch.passes(int(ASTRAY_SECONDS) * 3, beats=False)
+    assert reads == 0
+
+
 async def test_a_store_that_is_merely_behind_is_no_branch() -> None:
     """A rollback never counts as progress, whoever beats there."""
     branch = await branched(REVOCATIONS, goes_on=False)
