@@ -75,8 +75,7 @@ class Keyring:
         wanted = self._wanted()
         for kid in self._opened.keys() - wanted.keys():
             del self._opened[kid]
-        for kid in [one for one in self._boxes if self._has_ended(one)]:
-            del self._boxes[kid]
+        self._forget_ended()
         missing = wanted.keys() - self._opened.keys()
         if not missing:
             await self._file()
@@ -101,6 +100,7 @@ class Keyring:
         A failover, a backup or a thief may have left it so. Raises FeedUnavailable or WrapperUnavailable.
         """
         stored, wanted = await self._feed.sealed_keys(), self._wanted()
+        self._forget_ended()
         put_back, erased = [], []
         for kid, record in wanted.items():
             box, held = self._boxes.get(kid, b""), stored.get(kid, b"")
@@ -154,6 +154,10 @@ class Keyring:
             with suppress(OSError):
                 await asyncio.to_thread(self._files.keep_sealed, boxes)
                 self._filed = boxes
+
+    def _forget_ended(self) -> None:
+        for kid in [one for one in self._boxes if self._has_ended(one)]:
+            del self._boxes[kid]
 
     def _has_ended(self, kid: str) -> bool:
         record = self._replica.keys.get(kid)

@@ -12,6 +12,8 @@ from keyturn.process.expiry import export_expiry, watch_expiry
 from keyturn.process.following import watch_state
 from keyturn.process.logging import READY
 from keyturn.process.running import Supervisor
+from keyturn.process.statekeeping import export_keeping
+from keyturn.verifier.keeping import Keeper
 from serving.application import make_application
 from serving.health import add_health
 from serving.listening import listening
@@ -59,7 +61,9 @@ async def serve(
         service.add_routes(app)
     add_health(app, services, parts)
     for metrics in dict.fromkeys(one.metrics for one in parts):
-        export_expiry(metrics, [one.replica for one in parts if one.metrics is metrics])
+        of_this_process = [one for one in parts if one.metrics is metrics]
+        export_expiry(metrics, [one.replica for one in of_this_process])
+        export_keeping(metrics, partial(_keepers, of_this_process))
     async with Supervisor(clock=clock or parts[0].clock) as supervisor:
         for index, one in enumerate(dict.fromkeys(parts)):
             supervisor.keep_running(f"follower-{index}", one.follow)
@@ -73,3 +77,7 @@ async def serve(
             if ready is not None:
                 ready(address)
             await supervisor.forever()
+
+
+def _keepers(parts: Sequence[Parts]) -> list[Keeper | None]:
+    return [one.keeper for one in parts]

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from keyservice.jobs import ROTATOR
 from keyservice.parts import RotationParts
+from keyservice.restoring import Restoring
 from keyturn.contract.positions import Lane
 from keyturn.process.following import connect_as
 from keyturn.process.running import keep_running
@@ -31,6 +32,7 @@ class WorkerService:
         self._own, self._redis = settings.section(WorkerSettings), settings.section(RedisSettings)
         self._store = StoreWatch(self._redis, parts)
         self._rotation = RotationParts.make(settings, parts)
+        self._restoring = Restoring(self._rotation.keyring, parts.replica, parts.clock, parts.log)
 
     async def run(self) -> None:
         """Watch verifiers and run jobs."""
@@ -40,6 +42,7 @@ class WorkerService:
             # A replica of the lane's publisher like any other: it beats where the key service is away, and what it has
             # appended is not forgotten where the store has lost it.
             group.create_task(self._rotation.publisher.run(self._parts.follower.catch_up, self._rotation.recovery.mend))
+            group.create_task(self._restoring.run())  # The keys that this process made may be known to nobody else yet.
             group.create_task(self._rotation.watch.run())
             group.create_task(self._store.run())
             group.create_task(self._rotation.role_key.run())

@@ -1,6 +1,6 @@
 """Where a process keeps what it believes of the feed, as `[state]` says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from keyturn.clock import Clock
 from keyturn.contract.errors import ConfigurationError
 from keyturn.feed.log import Feed
 from keyturn.process.belonging import Pinned
+from keyturn.process.metrics import Metrics
 from keyturn.process.settings import Section, Settings
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.keeping import Keeper
@@ -46,3 +47,11 @@ def keep_state(
             mend="give the process its own directory back, or move what is in the way; then it reads the feed",
         ) from error  # fmt: skip
     return keeper
+
+
+def export_keeping(metrics: Metrics, keepers: Callable[[], Sequence[Keeper | None]]) -> None:
+    """Export whether a process's state directory is behind what it believes."""
+    metrics.read_gauge(
+        "keyturn_state_directory_behind", "1 while the state directory lacks what is believed; 0 where none is kept.",
+        lambda: float(any(keeper is not None and keeper.trouble is not None for keeper in keepers())),
+    )  # fmt: skip

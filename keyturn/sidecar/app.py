@@ -25,7 +25,7 @@ from keyturn.process.settings import (
     TrustSettings,
     from_arguments,
 )
-from keyturn.process.statekeeping import keep_state
+from keyturn.process.statekeeping import export_keeping, keep_state
 from keyturn.process.values import Listen
 from keyturn.sidecar.charge import Charge, is_known, require_known
 from keyturn.sidecar.description import Description
@@ -80,6 +80,7 @@ class Sidecar:
         export_connections(metrics, self.listener)
         export_replica(metrics, self.verifier, self.follower)
         export_expiry(metrics, [self.replica])
+        export_keeping(metrics, lambda: [self.keeper])
 
     @asynccontextmanager
     async def serving(self, listen: Listen) -> AsyncIterator[Listen]:

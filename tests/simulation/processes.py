@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jwt
 
+from keyservice.restoring import Restoring
 from keyservice.rotator import Order
 from keyservice.signer import Request
 from keyservice.tending import Tending
@@ -210,10 +211,11 @@ class KeyServiceProcess(WorkerProcess):
     def _wire(self) -> None:
         super()._wire()
         self._tending = Tending(self.inside.keyring, self.inside.rotator, self.member.follower, cast("Any", self))
+        self._restoring = Restoring(self.inside.keyring, self.member.replica, self.clock, cast("Any", self))
 
     def _parts(self) -> list[Coroutine[Any, Any, Any]]:
         beating = self._beating(self.inside.publisher, self.inside.keyring.beside)
-        return [self.member.follower.run(), self.inside.watch.run(), beating, self._tend()]
+        return [self.member.follower.run(), self.inside.watch.run(), beating, self._tend(), self._restoring.run()]
 
     async def _tend(self) -> None:
         await self.member.follower.ready(Lane.KEYS)
