@@ -147,6 +147,14 @@ async def test_a_verifier_joins_and_leaves_a_running_fleet() -> None:
         await fleet.until_ready("sidecar-9")
         held = await people.token()
         assert await people.statuses(held) == [200, 200]
+
+        async def both_are_counted() -> bool:
+            selector = {"selector": {"jti": "of a token that never was"}}
+            counted = await people.order("revocation", "/revocations?wait=all&timeout=5", selector)
+            return counted is not None and counted[1]["live"] == 2
+
+        # Its reports count once the revocation service has the new document, and has looked at the board since.
+        await eventually(both_are_counted, within_seconds=LOOKING_SECONDS, saying=fleet.last_words)
         told = await people.order("revocation", "/revocations?wait=all&timeout=5", {"selector": {"jti": held.jti}})
         assert told is not None
         assert (told[0], told[1]["live"], told[1]["adopted"]) == (200, 2, 2)

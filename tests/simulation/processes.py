@@ -189,8 +189,10 @@ class WorkerProcess(Process):
         return [*super()._parts(), self.inside.watch.run(), beating, self._tick()]
 
     def error(self, event: str, **_: object) -> None:
-        """Take what is logged as an error."""
+        """Take what is logged as an error, or as a warning."""
         self.world.history.note(self.name, event)
+
+    warning = error
 
     def _note(self, event: str, **facts: object) -> None:
         self.world.history.note(self.name, f"{event} {facts.get('changes', '')}")

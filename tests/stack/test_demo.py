@@ -5,7 +5,7 @@ import json
 
 from tests.stack.upping import stack
 
-LONGEST_SECONDS = 90
+LONGEST_SECONDS = 110
 
 
 async def test_the_demo_shows_the_main_job_without_one_wrong_answer() -> None:
