@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from keyservice.mirror import SnapshotRoutes
 from keyservice.parts import RotationParts
 from keyservice.readings import export_rotation
 from keyservice.restoring import Restoring
@@ -53,6 +54,7 @@ class KeyService:
     def add_routes(self, app: web.Application) -> None:
         """Add the public listener's routes."""
         self._routes.add_routes(app)
+        SnapshotRoutes(self._parts.feed).add_routes(app)
 
     def unready(self) -> str | None:
         """Return why keys cannot be published or used truthfully now."""

@@ -48,6 +48,18 @@ class Beside:
 NOTHING_BESIDE = Beside(sealed={})
 
 
+class SnapshotSource(Protocol):
+    """Where snapshots and their chunks can be read: the store, or a mirror of it that may lag or fail."""
+
+    async def snapshot(self, lane: Lane) -> bytes | None:
+        """Return the newest snapshot that it has."""
+        ...
+
+    async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return those of up to 16 chunks that it has, by digest."""
+        ...
+
+
 class Doorbell(Protocol):
     """A standing subscription; one reader."""
 

@@ -11,6 +11,7 @@ from keyturn.clock import Clock, SystemClock
 from keyturn.feed.log import Feed, PresenceBoard
 from keyturn.process.belonging import until_ours
 from keyturn.process.expiry import export_expiry, watch_expiry
+from keyturn.process.feeding import FeedSettings
 from keyturn.process.following import StoreConnections, noting, watch_state
 from keyturn.process.freshness import FreshnessSettings
 from keyturn.process.logging import STARTED, configure_logging, logger
@@ -40,6 +41,7 @@ from keyturn.sidecar.settings import DEFAULT_POLICY, SidecarSettings, read_polic
 from keyturn.sidecar.sockets import open_at, remove
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.keeping import Keeper
+from keyturn.verifier.mirror import HttpSnapshots
 from keyturn.verifier.replica import Replica
 from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verifier import TokenVerifier
@@ -164,6 +166,8 @@ async def serve_sidecar(
         connections = StoreConnections(stack, store, own.verifier, clock=clock)
         feed = connections.feed(connections.client(), at_replica=True)
         sidecar = Sidecar(feed, charge, clock)
+        if (origin := settings.section(FeedSettings).snapshots) is not None:
+            sidecar.follower.mirrors.append(HttpSnapshots(origin, clock, note=noting(log)))
         sidecar.keeper = keep_state(
             stack, settings, own.verifier, sidecar.follower, feed, pinned=charge.pinned, clock=clock, note=noting(log)
         )

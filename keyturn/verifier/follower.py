@@ -14,7 +14,7 @@ from keyturn.contract.errors import (
 )
 from keyturn.contract.positions import Lane, parse_position
 from keyturn.contract.trust import open_trust
-from keyturn.feed.log import CHUNKS_AT_ONCE, Doorbell, Feed, Listening, Rung, Top
+from keyturn.feed.log import CHUNKS_AT_ONCE, Doorbell, Feed, Listening, Rung, SnapshotSource, Top
 from keyturn.verifier.replica import Admission, Replica
 from keyturn.verifier.sparing import Sparing
 
@@ -49,6 +49,7 @@ class Follower:
         note: Callable[..., None] = unnoted,
     ) -> None:
         self.replica = replica
+        self.mirrors: list[SnapshotSource] = []  # Asked for snapshots before the store is.
         self.on_change: list[Callable[[], None]] = []
         self.refused = 0  # Statements that nobody with the right role made.
         self._feed, self._clock, self._root, self._allow_dev = feed, clock, root, allow_dev
@@ -224,19 +225,21 @@ class Follower:
         """Load the newest snapshot; say whether the replica moved. One that gives way meanwhile is read anew."""
         before = self.replica.place(lane)
         async with self._loading:
-            for _ in range(_SNAPSHOTS_TRIED):
-                compact = await self._feed.snapshot(lane)
-                if compact is None or self.replica.place(lane) > before:
+            for source in (*self.mirrors, *([self._feed] * _SNAPSHOTS_TRIED)):
+                compact, is_store = await source.snapshot(lane), source is self._feed
+                if self.replica.place(lane) > before or (compact is None and is_store):
                     break
                 try:
-                    if await self._load(lane, compact):
-                        break
+                    ended = compact is not None and await self._load(lane, compact, source)
                 except TrustError as error:
                     self._object(lane, error)
+                    ended = True
+                # What a mirror lacks, or has kept for too long, the store may have.
+                if self.replica.place(lane) > before or (ended and is_store):
                     break
         return self.replica.place(lane) > before
 
-    async def _load(self, lane: Lane, compact: bytes) -> bool:
+    async def _load(self, lane: Lane, compact: bytes, source: SnapshotSource) -> bool:
         """Load a snapshot; say whether that came to an end, and not to a chunk that is missing or to newer trust.
 
         Good chunks are kept from one try to the next: while one is bad, the others are read once. Raises what the
@@ -249,7 +252,7 @@ class Follower:
         kept = self._chunks = {digest: self._chunks[digest] for digest in missing if digest in self._chunks}
         for start in range(0, len(missing), CHUNKS_AT_ONCE):
             wanted = missing[start : start + CHUNKS_AT_ONCE]
-            read = await self._feed.chunks(lane, [digest for digest in wanted if digest not in kept])
+            read = await source.chunks(lane, [digest for digest in wanted if digest not in kept])
             for digest in wanted:
                 raw = kept.get(digest, read.get(digest))
                 if raw is None:

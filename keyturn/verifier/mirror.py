@@ -1,0 +1,54 @@
+"""Reads snapshots over HTTP, so that a fleet that begins all at once does not weigh on the store."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Final
+from urllib.parse import urlsplit
+
+from keyturn import entropy
+from keyturn.clock import Clock
+from keyturn.contract.positions import Lane
+
+MIRROR_FAILED: Final = "snapshot_mirror_failed"
+ANSWER_SECONDS = 5.0
+JITTER_SECONDS = 0.25
+LARGEST_SNAPSHOT_BYTES = 16 * 1024 * 1024
+LARGEST_CHUNK_BYTES = 1024 * 1024
+_FOUND = 200
+
+
+class HttpSnapshots:
+    """A key service's snapshot routes, or a cache before them; whatever it answers is checked like the store's word."""
+
+    def __init__(self, url: str, clock: Clock, *, note: Callable[..., None]) -> None:
+        """Know where: `url` is the issuer's origin, or a cache's, without a trailing slash."""
+        self._url, self._clock, self._note = urlsplit(url), clock, note
+
+    async def snapshot(self, lane: Lane) -> bytes | None:
+        """Return the newest snapshot, a moment later for each of a fleet; None if it cannot be had."""
+        await self._clock.sleep(entropy.jitter(0, JITTER_SECONDS))
+        return await self._get(f"/feed/{lane}/snapshot", most=LARGEST_SNAPSHOT_BYTES)
+
+    async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return those of the chunks that can be had."""
+        read = [await self._get(f"/feed/{lane}/chunks/{digest}", most=LARGEST_CHUNK_BYTES) for digest in digests]
+        return {digest: raw for digest, raw in zip(digests, read, strict=True) if raw is not None}
+
+    async def _get(self, path: str, *, most: int) -> bytes | None:
+        try:
+            return await asyncio.to_thread(self._ask, path, most)
+        except (OSError, HTTPException, ValueError) as error:
+            self._note(MIRROR_FAILED, reason=f"{type(error).__name__}: {error}"[:200])
+            return None
+
+    def _ask(self, path: str, most: int) -> bytes | None:
+        kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
+        connection = kind(self._url.hostname or "", self._url.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("GET", f"{self._url.path}{path}")
+            answer = connection.getresponse()
+            body = answer.read(most + 1)
+            return body if answer.status == _FOUND and len(body) <= most else None
+        finally:
+            connection.close()
