@@ -54,7 +54,7 @@ class KeyService:
     def add_routes(self, app: web.Application) -> None:
         """Add the public listener's routes."""
         self._routes.add_routes(app)
-        SnapshotRoutes(self._parts.feed).add_routes(app)
+        SnapshotRoutes(self._parts.feed, self._parts.clock).add_routes(app)
 
     def unready(self) -> str | None:
         """Return why keys cannot be published or used truthfully now."""

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta
 
 from keyturn.contract.encoding import digest, encode_json
-from keyturn.contract.envelope import StatementKey, StatementType, open_statement
-from keyturn.contract.errors import UnknownKind
+from keyturn.contract.envelope import StatementKey, StatementType, open_statement, statement_type
+from keyturn.contract.errors import ForgedSignature, UnknownKind
 from keyturn.contract.keys import KeyChange, KeyRecord, RotationRequest
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry
@@ -192,6 +192,21 @@ def open_snapshot(compact: bytes, lane: Lane, signers: Signers) -> SignedSnapsho
     if isinstance(snapshot, RevocationsSnapshot) and repeats_a_key(snapshot.sections):
         raise UnknownKind("a snapshot with two sections under one hash key")
     return SignedSnapshot(compact, digest(compact), snapshot)
+
+
+def signed_at(compact: bytes, lane: Lane, signers: Signers) -> float:
+    """Return when a lane's role signed this event, head or snapshot (Unix seconds).
+
+    Raises ForgedSignature if it did not, UnknownKind if it did and this version cannot read it.
+    """
+    match statement_type(compact):
+        case StatementType.EVENT:
+            return open_event(compact, lane, signers).event.at
+        case StatementType.HEAD:
+            return open_head(compact, lane, signers).head.at
+        case StatementType.SNAPSHOT:
+            return open_snapshot(compact, lane, signers).snapshot.at
+    raise ForgedSignature("a statement that has no place in a lane")
 
 
 def _decode(payload: bytes, lane: Lane, decoder: "msgspec.json.Decoder[_Read]") -> _Read:

@@ -1,13 +1,12 @@
 """What a publisher does where the store has lost, changed or replaced what it once accepted."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
 from keyturn.clock import Clock
-from keyturn.contract.envelope import StatementType, statement_type
 from keyturn.contract.errors import MalformedInput, PositionTaken, StreamSpoiled, TrustError, UnknownKind
-from keyturn.contract.events import SignedEvent, open_event, open_head, open_snapshot
+from keyturn.contract.events import SignedEvent, open_event, open_snapshot, signed_at
 from keyturn.contract.keys import KeySet
 from keyturn.contract.positions import Lane, Position, parse_position
 from keyturn.contract.revocations import RevocationIndex
@@ -20,10 +19,6 @@ APPENDED_AGAIN: Final = "events_appended_again"
 EPOCH_OPENED: Final = "epoch_opened"
 PATIENCE_SECONDS = 1.5  # A place ahead of ours is left to whoever put it there for so long.
 EPOCH_EVERY_SECONDS = 2.0  # Who can write to the store must not make us open epochs without an end.
-
-_OPENERS: Mapping[StatementType, Callable[..., object]] = {
-    StatementType.EVENT: open_event, StatementType.HEAD: open_head, StatementType.SNAPSHOT: open_snapshot,
-}  # fmt: skip
 
 
 class Step(Enum):
@@ -206,10 +201,10 @@ class Recovery:
     def _is_vouched_for(self, statement: bytes) -> bool:
         lane = self._publisher.lane
         try:
-            _OPENERS[statement_type(statement)](statement, lane, self._replica.trust.role(lane))
+            signed_at(statement, lane, self._replica.trust.role(lane))
         except UnknownKind:
             return True  # Signed by the role, and not for us to read: never begin again over it.
-        except (TrustError, KeyError):
+        except TrustError:
             return False
         return True
 

@@ -12,10 +12,11 @@ from keyturn.contract.positions import Lane
 
 MIRROR_FAILED: Final = "snapshot_mirror_failed"
 ANSWER_SECONDS = 5.0
+LONGEST_SECONDS = 10.0  # From asking for a snapshot to its last chunk; then the store is asked.
 JITTER_SECONDS = 0.25
 LARGEST_SNAPSHOT_BYTES = 16 * 1024 * 1024
 LARGEST_CHUNK_BYTES = 1024 * 1024
-_FOUND = 200
+_FOUND, _READ_BYTES = 200, 64 * 1024
 
 
 class HttpSnapshots:
@@ -24,18 +25,27 @@ class HttpSnapshots:
     def __init__(self, url: str, clock: Clock, *, note: Callable[..., None]) -> None:
         """Know where: `url` is the issuer's origin, or a cache's, without a trailing slash."""
         self._url, self._clock, self._note = urlsplit(url), clock, note
+        self._until = float("-inf")
 
     async def snapshot(self, lane: Lane) -> bytes | None:
         """Return the newest snapshot, a moment later for each of a fleet; None if it cannot be had."""
         await self._clock.sleep(entropy.jitter(0, JITTER_SECONDS))
+        self._until = self._clock.boottime() + LONGEST_SECONDS
         return await self._get(f"/feed/{lane}/snapshot", most=LARGEST_SNAPSHOT_BYTES)
 
     async def chunks(self, lane: Lane, digests: Sequence[str]) -> dict[str, bytes]:
-        """Return those of the chunks that can be had."""
-        read = [await self._get(f"/feed/{lane}/chunks/{digest}", most=LARGEST_CHUNK_BYTES) for digest in digests]
-        return {digest: raw for digest, raw in zip(digests, read, strict=True) if raw is not None}
+        """Return the first of the chunks, up to one that cannot be had, or not in time."""
+        read: dict[str, bytes] = {}
+        for digest in digests:
+            raw = await self._get(f"/feed/{lane}/chunks/{digest}", most=LARGEST_CHUNK_BYTES)
+            if raw is None:
+                break
+            read[digest] = raw
+        return read
 
     async def _get(self, path: str, *, most: int) -> bytes | None:
+        if self._clock.boottime() > self._until:
+            return None
         try:
             return await asyncio.to_thread(self._ask, path, most)
         except (OSError, HTTPException, ValueError) as error:
@@ -47,8 +57,13 @@ class HttpSnapshots:
         connection = kind(self._url.hostname or "", self._url.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", f"{self._url.path}{path}")
-            answer = connection.getresponse()
-            body = answer.read(most + 1)
-            return body if answer.status == _FOUND and len(body) <= most else None
+            answer, body = connection.getresponse(), bytearray()
+            if answer.status != _FOUND:
+                return None
+            while part := answer.read1(_READ_BYTES):  # Drop by drop: each might come in time, and the last one never.
+                body += part
+                if len(body) > most or self._clock.boottime() > self._until:
+                    return None
+            return bytes(body)
         finally:
             connection.close()

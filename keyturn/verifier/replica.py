@@ -17,10 +17,10 @@ from keyturn.contract.events import (
     KeysSnapshot,
     RevocationsEvent,
     SignedEvent,
-    SignedHead,
     open_event,
     open_head,
     open_snapshot,
+    signed_at,
 )
 from keyturn.contract.jwk import ALGORITHMS, load_public
 from keyturn.contract.keys import KeyRecord, KeySet, Phase
@@ -348,13 +348,10 @@ class Replica:
 
     def is_news(self, lane: Lane, statement: bytes) -> bool:
         """Say whether the lane's role signed this statement, and later than all that we have heard of it."""
-        opened = {StatementType.EVENT: open_event, StatementType.HEAD: open_head, StatementType.SNAPSHOT: open_snapshot}
         try:
-            signed: Any = opened[statement_type(statement)](statement, lane, self.trust.role(lane))
-        except (TrustError, KeyError):
+            return signed_at(statement, lane, self.trust.role(lane)) > self._heard[lane].at
+        except TrustError:
             return False
-        said = signed.head if isinstance(signed, SignedHead) else getattr(signed, "event", None) or signed.snapshot
-        return bool(said.at > self._heard[lane].at)
 
     def is_left_by(self, lane: Lane, other: "Replica") -> bool:
         """Say whether the publisher vouches for another branch of our epoch now, as `other` has read it."""

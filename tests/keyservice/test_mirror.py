@@ -65,7 +65,7 @@ async def served(app: web.Application) -> AsyncIterator[str]:
 def mirror_of(feed: MemoryFeed) -> web.Application:
     """Return a mirror of a feed."""
     app = make_application(logger("tests"), clock=SystemClock())
-    SnapshotRoutes(feed).add_routes(app)
+    SnapshotRoutes(feed, SystemClock()).add_routes(app)
     return app
 
 
@@ -147,6 +147,48 @@ async def test_what_is_served_can_be_cached_and_is_what_its_name_says(world: Wor
             f"/feed/keys/chunks/{digest(b'nothing')}",
         ):  # fmt: skip
             assert (await client.get(path)).status_code == 404
+
+
+async def test_a_flood_of_requests_is_not_passed_on_to_the_store(world: World) -> None:
+    """These routes are open to everybody, and a chunk has a quarter of a megabyte."""
+    feed = world.feed
+    assert isinstance(feed, CountingFeed)
+    name = next(iter(pack((await world.caught_up()).replica.indexes).chunks))
+    async with served(mirror_of(feed)) as url, httpx2.AsyncClient(base_url=url) as client:
+        feed.snapshots_read = feed.chunks_read = 0
+        for _ in range(20):
+            assert (await client.get("/feed/revocations/snapshot")).status_code == 200
+            assert (await client.get(f"/feed/revocations/chunks/{name}")).status_code == 200
+    assert feed.snapshots_read <= 3, "once a second"
+    assert feed.chunks_read == 1
+
+
+class Racing(HastyClock):
+    """A clock on which a second passes with each look."""
+
+    def boottime(self) -> float:
+        """Return a later moment than before."""
+        self.advance(1.0)
+        return super().boottime()
+
+
+async def test_a_mirror_that_drips_is_left_for_the_store() -> None:
+    """Each drop comes in time; all of them would take a day, and an API would answer 503 all the while."""
+
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(10_000):
+            await response.write(b"x")
+        return response
+
+    app, noted = web.Application(), list[str]()
+    app.router.add_get("/feed/revocations/snapshot", drip)
+    async with served(app) as url:
+        mirror = HttpSnapshots(url, Racing(), note=lambda event, **_: noted.append(event))
+        assert await mirror.snapshot(REVOCATIONS) is None
+        assert await mirror.chunks(REVOCATIONS, ["a", "b"]) == {}, "its time is over"
+    assert noted == []
 
 
 @pytest.mark.parametrize("url", ["ftp://a.example", "http://a.example", "https://", "https://a.example/", "nonsense",
