@@ -125,9 +125,10 @@ def unready(replica: Replica, clock: Clock) -> str | None:
         return "the trust document has expired"
     if (reason := _unreadable(replica)) is not None:
         return reason
-    if replica.state(clock.now(), clock.boottime()) is State.EXPIRED:
-        return "the feed has been silent for too long"
-    return None
+    if replica.state(clock.now(), clock.boottime()) is not State.EXPIRED:
+        return None
+    held_back = replica.is_held_back(clock.boottime())
+    return "the feed is being read for the first time" if held_back else "the feed has been silent for too long"
 
 
 def _unreadable(replica: Replica) -> str | None:

@@ -63,6 +63,8 @@ class Follower:
         self._reads_anew = False
         self._astray_since: dict[Lane, float] = {}
         self._looked_at = dict.fromkeys(Lane, float("-inf"))
+        self._reached: set[Lane] = set()  # Lanes that have stood where the store did.
+        replica.hold_back(clock.boottime() + replica.freshness.stale_after_seconds)
 
     async def run(self) -> None:
         """Follow until cancelled, through every loss of the store."""
@@ -152,7 +154,8 @@ class Follower:
         # Anybody can ring with what nobody signed: it may make us look now and then, not each time.
         looked = self._clock.boottime() - self._looked_at[lane]
         suspicious = self.refused > refused and looked >= CATCH_UP_EVERY_SECONDS
-        if admission in (Admission.BEHIND, Admission.NEEDS_TRUST) or suspicious:
+        first = admission is Admission.APPLIED and lane not in self._reached
+        if admission in (Admission.BEHIND, Admission.NEEDS_TRUST) or suspicious or first:
             await self._read_lane(lane)
         self._tell()
 
@@ -191,6 +194,10 @@ class Follower:
                 break
         await self._hear(lane, top)
         await self._leave_lost_branch(lane, str(target), top.statement)
+        if self.replica.place(lane) >= target.place:
+            self._reached.add(lane)
+        if len(self._reached) == len(Lane):
+            self.replica.caught_up()
 
     async def _leave_lost_branch(self, lane: Lane, target: str, statement: bytes) -> None:
         """Go where the publisher stands, if that is on another branch and nobody has united it with ours meanwhile."""

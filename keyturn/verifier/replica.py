@@ -83,6 +83,7 @@ class Replica:
         self.unreadable: dict[Lane, str] = {}  # Lanes that say what this version cannot read, and why.
         # Before both of these moments the state is fresh: what the hot path compares, kept by `_limit_freshness`.
         self.fresh_until = self.fresh_until_boottime = float("-inf")
+        self._held_back_until = float("-inf")  # By the boot-time clock; infinity in the past once it is over.
 
     @property
     def heard_at(self) -> float:
@@ -119,9 +120,26 @@ class Replica:
         """Return for how many seconds nothing new was heard of a lane's publisher."""
         return boottime - self._heard[lane].boottime
 
+    def hold_back(self, until: float) -> None:
+        """Count as expired until `caught_up`, or until that moment of the boot-time clock.
+
+        What a snapshot or a file holds is of the past: while the store can be asked, no answer rests on it alone.
+        """
+        self._held_back_until = until
+        self._limit_freshness()
+
+    def caught_up(self) -> None:
+        """Answer from now on: all has been read that the store held when it was asked."""
+        if self._held_back_until > float("-inf"):
+            self.hold_back(float("-inf"))
+
+    def is_held_back(self, boottime: float) -> bool:
+        """Say whether the store is still being read for the first time."""
+        return boottime < self._held_back_until
+
     def state(self, now: float, boottime: float) -> State:
         """Return what the replica may be used for now."""
-        if now >= self.trust.document.expires_at:
+        if now >= self.trust.document.expires_at or boottime < self._held_back_until:
             return State.EXPIRED
         return self.freshness.state(self.age(now, boottime))
 
@@ -300,7 +318,8 @@ class Replica:
 
     def _limit_freshness(self) -> None:
         """Work out until when `state` is fresh, by each clock; called whenever anything that it looks at changes."""
-        if self.unreadable or len(self._positions) < len(self._heard):
+        held_back = self._held_back_until > float("-inf")
+        if self.unreadable or held_back or len(self._positions) < len(self._heard):
             self.fresh_until = self.fresh_until_boottime = float("-inf")
             return
         stale_after = self.freshness.stale_after_seconds

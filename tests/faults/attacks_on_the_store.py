@@ -43,6 +43,7 @@ async def huge_values(scene: Scene) -> AsyncIterator[None]:
         chunks = chunks_key(Lane.REVOCATIONS)
         for digest in await cast("Any", redis.hkeys(chunks)):
             await cast("Any", redis.hset(chunks, mapping={digest: HUGE}))
+        for lane in Lane:
             position = await scene.intruder.position(lane)
             await redis.xadd(stream_key(lane, position.epoch), {b"event": HUGE}, id=f"{position.sequence + 1}-0")
             await redis.publish(bell_channel(lane), HUGE)

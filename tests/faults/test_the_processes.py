@@ -28,7 +28,7 @@ async def test_a_sidecar_that_is_killed_comes_back_knowing_what_was_revoked_mean
     assert await people.revoke(before) == 200
     assert await fleet.end("sidecar-2", signal.SIGKILL) == -signal.SIGKILL
     assert await people.revoke(meanwhile, wait=False) == 200
-    assert await people.order("keyservice", "/keys/rotate?wait=all&timeout=1", {})
+    assert await people.order("keyservice", "/keys/rotate?wait=all&timeout=1", {}), people.refused
     fleet.start("sidecar-2")
     await fleet.until_ready("sidecar-2")
     assert (await people.check(before, "sidecar-2")).status == 401
@@ -61,7 +61,7 @@ async def test_a_key_service_that_was_frozen_past_its_lease_signs_nothing_with_t
             asked = [asyncio.create_task(sign(fleet, "keyservice")) for _ in range(SIGNERS)]
             frozen = CLOCK.boottime()
             told = await people.order("keyservice-2", f"/keys/{stolen}/revoke?wait=all&timeout=5", {})
-            assert told is not None
+            assert told is not None, people.refused
             assert told[0] == 200
             await eventually(lambda: CLOCK.boottime() > frozen + LEASE_SECONDS, within_seconds=LONGEST_FREEZE_SECONDS)
         finally:

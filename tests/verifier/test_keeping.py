@@ -82,9 +82,25 @@ async def test_a_restart_begins_where_it_stood_and_serves_marked_as_stale(world:
     assert list(after.replica.keys) == list(before.replica.keys)
     assert revoked(world, after, "a")
     assert revoked(world, after, "b")
+    assert state(world, after) is State.EXPIRED, "while the store may still answer, nothing rests on the files alone"
+    advance(world, world.freshness.stale_after_seconds)
     assert state(world, after) is State.STALE
     advance(world, world.freshness.expired_after_seconds)
     assert state(world, after) is State.EXPIRED
+
+
+async def test_what_was_revoked_while_a_process_was_down_is_known_before_it_answers(
+    world: World, tmp_path: Path
+) -> None:
+    """Its files know nothing of it, and a receipt did not wait for who was not there."""
+    before = await kept(world, tmp_path, "a")
+    await world.publisher(REVOCATIONS, before).append([world.entry(SelectorKind.JTI, "meanwhile")])
+    after = restored(world, tmp_path)
+    assert not revoked(world, after, "meanwhile")
+    assert state(world, after) is State.EXPIRED
+    await after.follower._read_all()
+    assert revoked(world, after, "meanwhile")
+    assert state(world, after) is not State.EXPIRED
 
 
 async def test_a_live_head_makes_what_was_restored_fresh(world: World, tmp_path: Path) -> None:
@@ -109,7 +125,9 @@ async def test_files_from_long_ago_are_expired_and_a_clock_that_was_set_back_mak
     assert state(world, restored(world, tmp_path)) is State.EXPIRED
     assert isinstance(world.clock, ManualClock)
     world.clock.set_wall(world.clock.now() - world.freshness.expired_after_seconds - 1)
-    assert state(world, restored(world, tmp_path)) is State.STALE
+    after = restored(world, tmp_path)
+    advance(world, world.freshness.stale_after_seconds)
+    assert state(world, after) is State.STALE
 
 
 async def test_what_is_accepted_is_on_the_disk_before_the_caller_hears_of_it(world: World, tmp_path: Path) -> None:
