@@ -1,15 +1,18 @@
-"""`POST /introspect` (RFC 7662)."""
+"""`POST /introspect` (RFC 7662), one question or a batch."""
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 from aiohttp import web
 
+from introspection.batch import MOST_TOKENS, read_tokens, render_batch
 from introspection.judge import Judge
 from introspection.render import render
 from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.authentication import Caller, authenticate_client
-from serving.forms import FORM_TYPE, read_form
+from serving.forms import FORM_TYPE, JSON_TYPE, Form, read_form
 from serving.parts import Parts
 from serving.problems import OAuthError, Style
 from serving.routing import add_route, note
@@ -36,6 +39,28 @@ _OPERATION: dict[str, Any] = {
         "503": {"description": "nothing can be said now; try again after Retry-After"},
     },
 }
+_BATCH_OPERATION: dict[str, Any] = {
+    "summary": "Say of each of up to 100 tokens whether it is active for the resource server that asks",
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["tokens"],
+                    "properties": {"tokens": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_TOKENS}},
+                    "additionalProperties": False,
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {"description": "results, in the order of tokens, each as /introspect would answer"},
+        "400": {"description": "invalid_request"},
+        "401": {"description": "invalid_client: not a client that may introspect"},
+        "503": {"description": "nothing can be said of one of them now; try again after Retry-After"},
+    },
+}
 
 
 class IntrospectionRoutes:
@@ -49,15 +74,14 @@ class IntrospectionRoutes:
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
         add_route(app, "POST", "/introspect", self.introspect, style=Style.OAUTH, operation=_OPERATION)
+        add_route(
+            app, "POST", "/introspect/batch", self.introspect_batch, style=Style.OAUTH, operation=_BATCH_OPERATION
+        )
 
     async def introspect(self, request: web.Request) -> web.Response:
         """Answer one question. `token_type_hint` is not needed: a token's form says what it is."""
         form = await read_form(request)
-        caller = authenticate_client(request, form, self._parts.replica)
-        note(request, client_id=caller.client_id)
-        if not caller.client.may_introspect:
-            basic = caller.method == "client_secret_basic"
-            raise OAuthError("invalid_client", "not a client that may introspect", status=401, basic=basic)
+        caller = self._authenticate(request, form)
         token = form.get("token")
         if token is None:
             raise OAuthError("invalid_request", "token is missing")
@@ -65,6 +89,26 @@ class IntrospectionRoutes:
         self._answers.labels(verdict.kind.value).inc()
         note(request, answer=verdict.kind.value, reason=verdict.reason, state=verdict.state.value)
         return render(verdict)
+
+    async def introspect_batch(self, request: web.Request) -> web.Response:
+        """Answer many questions of one caller, who is known before the body is read."""
+        caller = self._authenticate(request, Form())
+        tokens = await read_tokens(request)
+        # Asked in one turn of the loop, they share one round trip to the store.
+        verdicts = await asyncio.gather(*(self._judge_one(token, caller) for token in tokens))
+        counts = Counter(verdict.kind.value for verdict in verdicts)
+        for kind, count in counts.items():
+            self._answers.labels(kind).inc(count)
+        note(request, tokens=len(tokens), **counts)
+        return render_batch(verdicts)
+
+    def _authenticate(self, request: web.Request, form: Form) -> Caller:
+        caller = authenticate_client(request, form, self._parts.replica)
+        note(request, client_id=caller.client_id)
+        if not caller.client.may_introspect:
+            basic = caller.method == "client_secret_basic"
+            raise OAuthError("invalid_client", "not a client that may introspect", status=401, basic=basic)
+        return caller
 
     async def _judge_one(self, token: str, caller: Caller) -> Verdict:
         if len(token) > LARGEST_TOKEN_BYTES:
