@@ -196,7 +196,7 @@ class KeyRoutes:
         await self._vouching.require(Lane.KEYS)
         place = parts.replica.place(Lane.KEYS)
         body, complete = await receipt_of(
-            self._rotation.watch, Lane.KEYS, place, wait=wait.asked, timeout_seconds=wait.timeout_seconds,
+            self._rotation.watch, Lane.KEYS, place, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
             appended_boottime=asked_boottime, durability=await self._vouching.word(Lane.KEYS, place),
         )  # fmt: skip
         key = parts.replica.keys.get(outcome.kid)
@@ -207,7 +207,7 @@ class KeyRoutes:
             held = [parts.replica.keys.get(one.kid) for one in imported.keys]
             body["imported"] = [{"kid": one.kid, "alg": one.alg, "phase": one.phase.value} for one in held if one]
             body["left_out"] = list(imported.left_out)
-        done = outcome.active and (complete or not wait.asked)
+        done = outcome.active and complete
         return json_answer(body, status=200 if done else 202)
 
 

@@ -17,7 +17,7 @@ from serving.authentication import authenticate_client, require_admin
 from serving.forms import read_form, read_json
 from serving.parts import Parts
 from serving.problems import NotFound, OAuthError, Style, json_answer
-from serving.receipts import Vouching, Wait, read_wait, receipt, receipt_of
+from serving.receipts import Quorum, Vouching, Wait, read_wait, receipt, receipt_of
 from serving.records import RecordStore
 from serving.routing import add_route, note
 
@@ -110,7 +110,7 @@ class RevocationRoutes:
         if not 1 <= place[1] <= newest:
             raise NotFound(f"lane revocations of epoch {epoch} goes from 1 to {newest}")
         told, _ = await receipt_of(
-            self._watch, Lane.REVOCATIONS, place, wait=False, appended_boottime=self._writer.begun_at(place),
+            self._watch, Lane.REVOCATIONS, place, wait=Quorum.NOBODY, appended_boottime=self._writer.begun_at(place),
             durability=await self._vouching.word(Lane.REVOCATIONS, place),
         )  # fmt: skip
         return json_answer(told)
@@ -145,18 +145,18 @@ class RevocationRoutes:
             return web.Response(status=200)
         place = self._parts.replica.place(Lane.REVOCATIONS)
         told, complete = await receipt_of(
-            self._watch, Lane.REVOCATIONS, place, wait=True, timeout_seconds=wait.timeout_seconds,
+            self._watch, Lane.REVOCATIONS, place, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
             appended_boottime=None, durability=await self._vouching.word(Lane.REVOCATIONS, place),
         )  # fmt: skip
         return json_answer(told, status=200 if complete else 202)
 
     async def _receipt(self, written: Written, wait: Wait) -> web.Response:
         told, complete = await receipt(
-            self._watch, written.event, wait=wait.asked, timeout_seconds=wait.timeout_seconds,
+            self._watch, written.event, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
             appended_boottime=written.begun_boottime, clock=self._parts.clock,
             durability=await self._vouching.word(Lane.REVOCATIONS, written.event.position.place),
         )  # fmt: skip
-        return json_answer(told, status=200 if complete or not wait.asked else 202)
+        return json_answer(told, status=200 if complete else 202)
 
     async def _current(self) -> None:
         """Come to where the store stands now in both lanes; raises StoreUnavailable or FeedUnavailable."""

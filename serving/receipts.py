@@ -1,6 +1,7 @@
 """What a rotation or revocation returns: its position, how durable it is, and who has adopted it."""
 
 import asyncio
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -21,38 +22,65 @@ _FACTS_LAST_SECONDS = 30.0
 _MOST_LOOKS = 3
 
 
-class Wait(NamedTuple):
-    """Whether a caller waits for adoption (`?wait=all`), and how long at most."""
+class Quorum(StrEnum):
+    """Whose adoption a caller waits for."""
 
-    asked: bool
+    NOBODY = ""
+    MOST = "quorum"
+    """More than half of the live verifiers."""
+    ALL = "all"
+    """Every live verifier."""
+
+    def is_reached(self, watch: PresenceWatch, adopters: Adopters) -> bool:
+        """Say whether all have adopted who are waited for.
+
+        A set in which a live verifier may still be missing vouches for nothing: half of it may be less than half.
+        """
+        match self:
+            case Quorum.NOBODY:
+                return True
+            case Quorum.MOST:
+                return watch.complete and adopters.are_most
+        return watch.complete and not adopters.laggards
+
+
+class Wait(NamedTuple):
+    """For whose adoption a caller waits (`?wait=all` or `quorum`), and how long at most."""
+
+    quorum: Quorum
     timeout_seconds: float
+
+    @property
+    def asked(self) -> bool:
+        """Say whether verifiers have to report at once."""
+        return self.quorum is not Quorum.NOBODY
 
 
 def read_wait(request: web.Request) -> Wait:
     """Read `?wait=all&timeout=SECONDS`; raises MalformedInput for anything else by these names."""
     wait, timeout = request.query.getall("wait", []), request.query.getall("timeout", [])
-    if wait not in ([], ["all"]) or len(timeout) > 1:
-        raise MalformedInput("wait is left out or all, and timeout stands at most once")
+    if wait not in ([], [Quorum.MOST], [Quorum.ALL]) or len(timeout) > 1:
+        raise MalformedInput("wait is left out, all or quorum, and timeout stands at most once")
     try:
         seconds = float(timeout[0]) if timeout else DEFAULT_WAIT_SECONDS
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
         raise MalformedInput(f"timeout is a number of seconds from 0 to {LONGEST_WAIT_SECONDS:g}")
-    return Wait(bool(wait), seconds)
+    return Wait(Quorum(wait[0]) if wait else Quorum.NOBODY, seconds)
 
 
 async def receipt(
     watch: PresenceWatch,
     signed: SignedEvent,
     *,
-    wait: bool,
+    wait: Quorum,
     timeout_seconds: float,
     appended_boottime: float,
     clock: Clock,
     durability: str,
 ) -> tuple[dict[str, Any], bool]:
-    """Return the receipt of an event and whether all live verifiers have adopted it.
+    """Return the receipt of an event and whether those have adopted it who are waited for.
 
     With `wait` it first waits for them, or until the time is up. `appended_boottime` is when the append began
     (a report may arrive before the append returns); `clock` is the one that it was read from.
@@ -69,14 +97,17 @@ async def receipt_of(
     lane: Lane,
     place: tuple[int, int],
     *,
-    wait: bool,
+    wait: Quorum,
     timeout_seconds: float = DEFAULT_WAIT_SECONDS,
     appended_boottime: float | None,
     durability: str,
 ) -> tuple[dict[str, Any], bool]:
-    """Return the receipt of a place and whether all live verifiers hold it; without a moment it says no figure."""
-    if wait:
-        await _settled(watch, lane, place, timeout_seconds)
+    """Return the receipt of a place and whether those hold it who are waited for.
+
+    Without the moment of the append it names who has adopted and no figure.
+    """
+    if wait is not Quorum.NOBODY:
+        await _settled(watch, lane, place, wait, timeout_seconds)
     adopters = watch.adopters(lane, place)
     epoch, sequence = place
     told = {
@@ -86,30 +117,29 @@ async def receipt_of(
         "durability": durability,
         "adopted": len(adopters.adopted),
         "live": len(adopters.adopted) + len(adopters.laggards),
-        "slowest_ms": _slowest(adopters, appended_boottime),
+        "slowest_ms": _since(appended_boottime, adopters.slowest_boottime),
         "laggards": list(adopters.laggards),
+        "adopted_ms": {name: _since(appended_boottime, moment) for name, moment in adopters.boottimes.items()},
     }
-    return told, _all_adopted(watch, adopters)
+    return told, wait.is_reached(watch, adopters)
 
 
-async def _settled(watch: PresenceWatch, lane: Lane, place: tuple[int, int], timeout_seconds: float) -> None:
+async def _settled(
+    watch: PresenceWatch, lane: Lane, place: tuple[int, int], wait: Quorum, timeout_seconds: float
+) -> None:
     try:
         async with asyncio.timeout(timeout_seconds):
-            while not _all_adopted(watch, watch.adopters(lane, place)):
+            while not wait.is_reached(watch, watch.adopters(lane, place)):
                 await watch.change(within_seconds=timeout_seconds)
     except TimeoutError:
         return  # The laggards are in the receipt.
 
 
-def _all_adopted(watch: PresenceWatch, adopters: Adopters) -> bool:
-    """Say whether nobody is missing; a set in which a live verifier may still be missing vouches for nothing."""
-    return watch.complete and not adopters.laggards
-
-
-def _slowest(adopters: Adopters, appended_boottime: float | None) -> float | None:
-    if appended_boottime is None or adopters.slowest_boottime is None:
+def _since(appended_boottime: float | None, boottime: float | None) -> float | None:
+    """Return the milliseconds between two moments, None where one is not known."""
+    if appended_boottime is None or boottime is None:
         return None
-    return round(max(adopters.slowest_boottime - appended_boottime, 0.0) * 1000, 3)
+    return round(max(boottime - appended_boottime, 0.0) * 1000, 3)
 
 
 class Vouching:

@@ -43,7 +43,10 @@ def common_options(*, online: bool = True) -> argparse.ArgumentParser:
 def waiting_options(*, reason: bool = True) -> argparse.ArgumentParser:
     """Return the options of commands that return a receipt, with or without one for the record."""
     parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument("--wait", choices=["all"], help="return when all live verifiers have adopted it")
+    parent.add_argument(
+        "--wait", choices=["all", "quorum"],
+        help="return when all live verifiers, or more than half of them, have adopted it",
+    )  # fmt: skip
     parent.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="how long to wait for them (default: 5)")
     if reason:
         parent.add_argument("--reason", metavar="TEXT", help="why, for the record")
@@ -90,7 +93,7 @@ def waiting_query(args: argparse.Namespace) -> dict[str, str]:
     """Return the query parameters that ask for a receipt; raises WrongUsage for a timeout without a wait."""
     if args.wait is None:
         if args.timeout is not None:
-            raise WrongUsage("--timeout goes with --wait all")
+            raise WrongUsage("--timeout goes with --wait")
         return {}
     return {"wait": args.wait} | ({} if args.timeout is None else {"timeout": f"{args.timeout:g}"})
 

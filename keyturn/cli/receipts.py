@@ -9,6 +9,7 @@ from keyturn.cli.tables import Printer, facts_table, milliseconds, moment
 
 _ALL_ADOPTED, _SOME_LAG = 200, 202
 ACCEPTED = (_ALL_ADOPTED, _SOME_LAG)
+_MOST_TIMES = 16  # Verifiers whose time is shown to a person; --json has all.
 
 
 def show_receipt(
@@ -32,7 +33,7 @@ def show_receipt(
             "adopted": f"{told.get('adopted')} of {told.get('live')} live verifiers",
             "slowest": milliseconds(told.get("slowest_ms")),
             "laggards": told.get("laggards"),
-        }
+        } | _times(told.get("adopted_ms"))
     else:  # Whoever has not reported within these few milliseconds is no laggard.
         shown["adopted"] = "not waited for: --wait all"
     printer.answer(told, done, *facts_table(shown), *_exposure(told, waited=waited))
@@ -40,6 +41,16 @@ def show_receipt(
         return ExitStatus.YES
     lags = waited and bool(told.get("laggards"))
     return ExitStatus.YES if ordered_for is not None and not lags else ExitStatus.NO
+
+
+def _times(told: object) -> dict[str, str]:
+    """Return each verifier's time, the slowest first; of many, only the slowest ones."""
+    times = told if isinstance(told, dict) else {}
+    known = {name: took for name, took in times.items() if isinstance(took, int | float)}
+    slowest = sorted(known, key=lambda name: (-known[name], name))
+    shown = {f"  {name}": milliseconds(known[name]) for name in slowest[:_MOST_TIMES]}
+    rest = len(slowest) - len(shown)
+    return shown | ({f"  {rest} more": "faster than these"} if rest else {})
 
 
 def _exposure(told: dict[str, Any], *, waited: bool) -> Iterator[str]:

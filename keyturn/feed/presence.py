@@ -1,7 +1,7 @@
 """Who is live and what they have adopted, told from signed reports alone."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from keyturn.clock import Clock
@@ -27,11 +27,25 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Adopters:
-    """Which live verifiers hold a place and when the last of them said so; which do not."""
+    """Which live verifiers hold a place and when each of them said so; which do not."""
 
-    adopted: tuple[str, ...]
+    boottimes: Mapping[str, float]  # By name, when an adopter's first word of it reached us.
     laggards: tuple[str, ...]
-    slowest_boottime: float | None  # When the last adopter's word reached us.
+
+    @property
+    def adopted(self) -> tuple[str, ...]:
+        """Return the names of those who hold it."""
+        return tuple(self.boottimes)
+
+    @property
+    def slowest_boottime(self) -> float | None:
+        """Return when the last adopter's word reached us, None before the first."""
+        return max(self.boottimes.values(), default=None)
+
+    @property
+    def are_most(self) -> bool:
+        """Say whether more than half of the live verifiers hold it, or nobody lags."""
+        return not self.laggards or len(self.boottimes) > len(self.laggards)
 
 
 class PresenceWatch:
@@ -107,15 +121,13 @@ class PresenceWatch:
 
     def adopters(self, lane: Lane, place: tuple[int, int]) -> Adopters:
         """Sort the live verifiers into those that hold a place of a lane and those that lag."""
-        adopted, laggards, slowest = [], [], None
+        boottimes, laggards = {}, []
         for name, seen in sorted(self._live().items()):
             if self._stands_at(seen.report, lane) >= place:
-                adopted.append(name)
-                moment = self._first_at(name, lane, place, seen)
-                slowest = moment if slowest is None else max(slowest, moment)
+                boottimes[name] = self._first_at(name, lane, place, seen)
             else:
                 laggards.append(name)
-        return Adopters(tuple(adopted), tuple(laggards), slowest)
+        return Adopters(boottimes, tuple(laggards))
 
     async def adopted(self, lane: Lane, place: tuple[int, int], *, within_seconds: float) -> Adopters:
         """Wait until every live verifier holds a place, or until the time is up; return who does."""

@@ -11,7 +11,7 @@ from tests.cli.conftest import ADMIN_TOKEN, SECRETS, SIGNED, FakeOrigin, Run
 
 RECEIPT = {
     "lane": "revocations", "epoch": 1, "sequence": 7, "durability": "local", "adopted": 2, "live": 2,
-    "slowest_ms": 3.1, "laggards": [],
+    "slowest_ms": 3.1, "laggards": [], "adopted_ms": {"sidecar-1": 3.1, "sidecar-3": 2.5},
 }  # fmt: skip
 LAGGING = RECEIPT | {"adopted": 1, "laggards": ["sidecar-2"]}
 KEYS = {
@@ -136,9 +136,26 @@ async def test_a_selector_is_revoked_as_administrator_with_each_figure_shown(key
     assert ran.status == 1
     for figure in ("revocations 1:7", "local", "1 of 2 live verifiers", "3.1 ms", "sidecar-2"):
         assert figure in ran.out
+    assert [line.split() for line in ran.out.splitlines()[-2:]] == [
+        ["sidecar-1", "3.1", "ms"],
+        ["sidecar-3", "2.5", "ms"],
+    ]
     fake.answer("POST /revocations", 200, RECEIPT)
     ran = await keyturn("revoke", "--sub", "alice", "--json")
     assert (ran.status, ran.json) == (0, RECEIPT)
+
+
+async def test_of_a_large_fleet_the_slowest_are_shown_and_of_one_that_was_not_timed_nothing(
+    keyturn: Run, fake: FakeOrigin
+) -> None:
+    """Five hundred lines would bury the one that matters; a time that is not known is not made up."""
+    times = {f"sidecar-{number:03}": float(number) for number in range(500)} | {"unknown": None}
+    fake.answer("POST /revocations", 200, RECEIPT | {"adopted_ms": times})
+    ran = await keyturn("revoke", "--sub", "alice", "--wait", "quorum")
+    assert fake.of("/revocations").target == "/revocations?wait=quorum"
+    assert [line.split()[0] for line in ran.out.splitlines()[6:8]] == ["sidecar-499", "sidecar-498"]
+    assert ran.out.splitlines()[-1].split() == ["484", "more", "faster", "than", "these"]
+    assert "unknown" not in ran.out
 
 
 @pytest.mark.parametrize("member", ["jti", "grant_id", "sid", "sub", "client_id", "aud"])

@@ -12,7 +12,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.reports import Report, sign_report
 from keyturn.contract.selectors import SelectorKind
 from keyturn.feed.presence import PresenceWatch
-from serving.receipts import read_wait, receipt, receipt_of
+from serving.receipts import Quorum, read_wait, receipt, receipt_of
 from tests.clocks import ManualClock
 from tests.waiting import eventually
 from tests.world import World, new_statement_key
@@ -22,11 +22,11 @@ PLACE = (1, 1)
 
 
 class Stage:
-    """A world with two verifiers that the root knows, and a watch over their reports."""
+    """A world with verifiers that the root knows, and a watch over their reports."""
 
-    def __init__(self, *, durable: bool) -> None:
+    def __init__(self, *, durable: bool, verifiers: tuple[str, ...] = ("one", "two")) -> None:
         self.clock = ManualClock()
-        self.world = World(clock=self.clock, verifiers={name: new_statement_key() for name in ("one", "two")})
+        self.world = World(clock=self.clock, verifiers={name: new_statement_key() for name in verifiers})
         self.watch = PresenceWatch(
             self.world.feed, self.world.trust, self.clock, live_seconds=LIVE_SECONDS, durable=durable  # type: ignore[arg-type]
         )  # fmt: skip
@@ -41,15 +41,19 @@ class Stage:
         )  # fmt: skip
         await self.world.feed.report(name, sign_report(self.world.verifiers[name], report), ttl_seconds=60)  # type: ignore[attr-defined]
 
+    async def adopted(self, count: int) -> None:
+        """Wait until the watch has seen that many adopt that place."""
+        await eventually(lambda: len(self.watch.adopters(Lane.REVOCATIONS, PLACE).adopted) == count)
+
 
 @asynccontextmanager
-async def watching(*, durable: bool = True) -> AsyncIterator[Stage]:
-    """Watch until both verifiers have been seen at the genesis."""
-    stage = Stage(durable=durable)
-    for name in ("one", "two"):
+async def watching(*, durable: bool = True, verifiers: tuple[str, ...] = ("one", "two")) -> AsyncIterator[Stage]:
+    """Watch until all verifiers have been seen at the genesis."""
+    stage = Stage(durable=durable, verifiers=verifiers)
+    for name in verifiers:
         await stage.report(name, (1, 0))
     task = asyncio.create_task(stage.watch.run())
-    await eventually(lambda: len(stage.watch.all()) == 2)
+    await eventually(lambda: len(stage.watch.all()) == len(verifiers))
     yield stage
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -63,12 +67,62 @@ async def test_a_receipt_names_who_lags_and_how_fast_the_others_were() -> None:
         await stage.report("one", PLACE)
         await eventually(lambda: stage.watch.adopters(Lane.REVOCATIONS, PLACE).adopted)
         told, complete = await receipt_of(
-            stage.watch, Lane.REVOCATIONS, PLACE, wait=False, appended_boottime=begun, durability="local"
+            stage.watch, Lane.REVOCATIONS, PLACE, wait=Quorum.NOBODY, appended_boottime=begun, durability="local"
         )
     assert told == {
         "lane": "revocations", "epoch": 1, "sequence": 1, "durability": "local", "adopted": 1, "live": 2,
-        "slowest_ms": 3.1, "laggards": ["two"],
+        "slowest_ms": 3.1, "laggards": ["two"], "adopted_ms": {"one": 3.1},
     }  # fmt: skip
+    assert complete  # Nobody was waited for.
+
+
+async def test_each_verifiers_own_time_is_told() -> None:
+    """An operator sees which one is slow, and not only that one is; without a known beginning there is no figure."""
+    async with watching() as stage:
+        begun = stage.clock.boottime()
+        for count, name in enumerate(("one", "two"), start=1):
+            stage.clock.advance(0.002)
+            await stage.report(name, PLACE)
+            await stage.adopted(count)
+        known, unknown = [
+            await receipt_of(
+                stage.watch, Lane.REVOCATIONS, PLACE, wait=Quorum.NOBODY, appended_boottime=moment, durability="local"
+            )
+            for moment in (begun, None)
+        ]
+    assert (known[0]["adopted_ms"], known[0]["slowest_ms"]) == ({"one": 2.0, "two": 4.0}, 4.0)
+    assert (unknown[0]["adopted_ms"], unknown[0]["slowest_ms"]) == ({"one": None, "two": None}, None)
+
+
+@pytest.mark.parametrize(
+    ("reporting", "names", "reached"),
+    [((), 3, False), (("a",), 3, False), (("a", "b"), 3, True), (("a",), 2, False), (("a", "b"), 4, False)],
+)
+async def test_a_quorum_is_more_than_half_of_the_live_verifiers(
+    reporting: tuple[str, ...], names: int, reached: bool
+) -> None:
+    """Half is no majority: of four, two that hold it may be the two that nobody asks."""
+    async with watching(verifiers=tuple("abcd"[:names])) as stage:
+        for name in reporting:
+            await stage.report(name, PLACE)
+        await stage.adopted(len(reporting))
+        told, complete = await receipt_of(
+            stage.watch, Lane.REVOCATIONS, PLACE, wait=Quorum.MOST, timeout_seconds=0.02, appended_boottime=None,
+            durability="local",
+        )  # fmt: skip
+    assert (complete, told["live"], len(told["laggards"])) == (reached, names, names - len(reporting))
+
+
+async def test_a_quorum_of_a_set_that_may_lack_somebody_is_none() -> None:
+    """More than half of those that were seen may be less than half of those that are there."""
+    async with watching(durable=False) as stage:
+        for name in ("one", "two"):
+            await stage.report(name, PLACE)
+        await stage.adopted(2)
+        _, complete = await receipt_of(
+            stage.watch, Lane.REVOCATIONS, PLACE, wait=Quorum.MOST, timeout_seconds=0.02, appended_boottime=None,
+            durability="local",
+        )  # fmt: skip
     assert not complete
 
 
@@ -80,7 +134,7 @@ async def test_waiting_ends_with_the_last_report() -> None:
         signed = await publisher.append([stage.world.entry(SelectorKind.JTI, "a")], report=True)
         asked = asyncio.create_task(
             receipt(
-                stage.watch, signed, wait=True, timeout_seconds=5, appended_boottime=stage.clock.boottime(),
+                stage.watch, signed, wait=Quorum.ALL, timeout_seconds=5, appended_boottime=stage.clock.boottime(),
                 clock=stage.clock, durability="local",
             )
         )  # fmt: skip
@@ -99,7 +153,7 @@ async def test_waiting_ends_at_the_timeout_with_the_laggards() -> None:
         await stage.report("two", PLACE)
         await eventually(lambda: stage.watch.adopters(Lane.REVOCATIONS, PLACE).adopted)
         told, complete = await receipt_of(
-            stage.watch, Lane.REVOCATIONS, PLACE, wait=True, timeout_seconds=0.05, appended_boottime=None,
+            stage.watch, Lane.REVOCATIONS, PLACE, wait=Quorum.ALL, timeout_seconds=0.05, appended_boottime=None,
             durability="local",
         )  # fmt: skip
     assert (complete, told["laggards"], told["slowest_ms"]) == (False, ["one"], None)
@@ -110,8 +164,8 @@ async def test_a_set_that_was_not_watched_long_enough_vouches_for_nothing() -> N
     async with watching(durable=False) as stage:
         for name in ("one", "two"):
             await stage.report(name, PLACE)
-        await eventually(lambda: len(stage.watch.adopters(Lane.REVOCATIONS, PLACE).adopted) == 2)
-        place = {"wait": True, "timeout_seconds": 0.05, "appended_boottime": None, "durability": "local"}
+        await stage.adopted(2)
+        place = {"wait": Quorum.ALL, "timeout_seconds": 0.05, "appended_boottime": None, "durability": "local"}
         _, complete = await receipt_of(stage.watch, Lane.REVOCATIONS, PLACE, **place)  # type: ignore[arg-type]
         assert not complete
         for _ in range(int(LIVE_SECONDS) - 1):  # Looked at all the while: a watch that was interrupted begins anew.
@@ -120,7 +174,7 @@ async def test_a_set_that_was_not_watched_long_enough_vouches_for_nothing() -> N
         for name in ("one", "two"):
             await stage.report(name, PLACE)
         stage.clock.advance(1)
-        await eventually(lambda: len(stage.watch.adopters(Lane.REVOCATIONS, PLACE).adopted) == 2)
+        await stage.adopted(2)
         _, complete = await receipt_of(stage.watch, Lane.REVOCATIONS, PLACE, **place)  # type: ignore[arg-type]
     assert complete
 
@@ -132,7 +186,7 @@ async def test_a_watch_that_has_read_nothing_vouches_for_nothing() -> None:
         stage.watch,
         Lane.REVOCATIONS,
         PLACE,
-        wait=True,
+        wait=Quorum.ALL,
         timeout_seconds=0.05,
         appended_boottime=None,
         durability="local",

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -77,7 +76,7 @@ def counts_laggards_as_adopters(patch: pytest.MonkeyPatch) -> None:
 
     def all_of_them(self: PresenceWatch, lane: Lane, place: tuple[int, int]) -> Adopters:
         found = adopters(self, lane, place)
-        return replace(found, adopted=(*found.adopted, *found.laggards), laggards=())
+        return Adopters({**found.boottimes, **dict.fromkeys(found.laggards, 0.0)}, laggards=())
 
     patch.setattr(PresenceWatch, "adopters", all_of_them)
 

@@ -27,7 +27,7 @@ from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verdict import Verdict
 from revocation.keeping import Keeping
 from revocation.writer import RevocationWriter
-from serving.receipts import receipt
+from serving.receipts import Quorum, receipt
 from tests.keyservice.building import allowed, kek_file, wire
 from tests.simulation.facts import Minted, Revocation
 from tests.simulation.loop import OWNER
@@ -315,7 +315,7 @@ class RevokerProcess(Process):
             return
         self.world.acknowledged(self, revocation)
         _, complete = await receipt(
-            self.watch, written.event, wait=True, timeout_seconds=RECEIPT_SECONDS, appended_boottime=asked,
+            self.watch, written.event, wait=Quorum.ALL, timeout_seconds=RECEIPT_SECONDS, appended_boottime=asked,
             clock=self.clock, durability="local",
         )  # fmt: skip
         if complete:
