@@ -28,7 +28,7 @@ check: .venv/installed ## Look at format, lint, types and who imports whom.
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-bench: wrk-is-there .venv/installed ## Measure (wants wrk) and write benchmarks/results.json.
+bench: wrk-is-there .venv/installed $(NODE_TESTS)/node_modules/.installed ## Measure (wants wrk) and write benchmarks/results.json.
 	@.venv/bin/python -m benchmarks
 
 .PHONY: wrk-is-there

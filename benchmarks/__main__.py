@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import http_alone, p4, p9, push, revocations, rotation_growth, rotation_orders, rotation_sign
+from benchmarks import http_alone, p4, p7, p9, push, revocations, rotation_growth, rotation_orders, rotation_sign
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
@@ -24,6 +24,7 @@ DISTRIBUTIONS = ("aiohttp", "cryptography", "httptools", "msgspec", "redis", "uv
 ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "HTTP": http_alone.measure,
     "P4": p4.measure,
+    "P7": p7.measure,
     "P9": p9.measure,
     "P10": rotation_orders.measure,
     "P11": revocations.measure,
@@ -32,7 +33,7 @@ ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "STORM": push.measure_storm,
     "SIGN": rotation_sign.measure,
 }
-STANDARD: tuple[str, ...] = ("P4", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN")
+STANDARD: tuple[str, ...] = ("P4", "P7", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN")
 """What is measured unless rows are named."""
 
 

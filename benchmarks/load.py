@@ -19,6 +19,8 @@ CONNECTIONS = 64
 START_SECONDS = 15.0
 _HERE = Path(__file__).parent
 _RATE = re.compile(r"^Requests/sec:\s+([0-9.]+)", re.MULTILINE)
+_P99 = re.compile(r"^\s+99%\s+([0-9.]+)(us|ms|s)$", re.MULTILINE)
+_MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 _SPOILED = re.compile(r"^\s*(?:Non-2xx or 3xx responses|Socket errors):.*$", re.MULTILINE)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -37,6 +39,9 @@ class Sample:
     cpu_share: float
     """How much of its CPU the server used: well under 1 means that something else was the limit."""
 
+    p99_ms: float = float("nan")
+    """What 99 of 100 answers took at most; each connection asks again as soon as it was answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -45,6 +50,8 @@ class Target:
     name: str
     pid: int
     url: str
+    asked: Path | None = None
+    """The file for the load's script, where it is this target's own."""
 
 
 def free_port() -> int:
@@ -74,19 +81,21 @@ def serving(
     path: str = "/nginx/default",
     environment: Mapping[str, str] | None = None,
     ready: str | None = None,
+    program: str = sys.executable,
+    asked: Path | None = None,
 ) -> Iterator[Target]:
-    """Run a Python program that serves on `port`, pinned, until the end of the block.
+    """Run a program, Python unless told otherwise, that serves on `port`, pinned, until the end of the block.
 
     With `ready`, a path, it is awaited until that is answered 200; else until it listens.
     """
     with pinned(SERVER_CPU):
-        process = subprocess.Popen([sys.executable, *arguments], cwd=_HERE.parent, env=environment)
+        process = subprocess.Popen([program, *arguments], cwd=_HERE.parent, env=environment)
     try:
         if ready is None:
             until(lambda: _listens(port), name, process)
         else:
             until(lambda: _answers_200(port, ready), name, process)
-        yield Target(name, process.pid, f"http://127.0.0.1:{port}{path}")
+        yield Target(name, process.pid, f"http://127.0.0.1:{port}{path}", asked)
     finally:
         ended(process)
 
@@ -108,10 +117,12 @@ def reference(module: str) -> Iterator[Target]:
         yield target
 
 
-def sample(target: Target, tokens: Path, *, seconds: int) -> Sample:
-    """Drive the target with wrk, each request with the next token of the file."""
-    script = str(_HERE / "tokens.lua")
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script, target.url, "--", str(tokens)]
+def sample(target: Target, tokens: Path, *, seconds: float, script: str = "tokens.lua") -> Sample:
+    """Drive the target with wrk, each request with the next token of the file; `script` stands in this folder."""
+    command = [
+        "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(_HERE / script), target.url, "--",
+        str(target.asked or tokens),
+    ]  # fmt: skip
     clock = SystemClock()
     began_at, cpu_before = clock.boottime(), _cpu_seconds(target.pid)
     with pinned(LOAD_CPU):
@@ -121,7 +132,9 @@ def sample(target: Target, tokens: Path, *, seconds: int) -> Sample:
     rate, spoiled = _RATE.search(done.stdout), _SPOILED.search(done.stdout)
     if rate is None or spoiled is not None:
         raise MeasurementSpoiledError(f"{target.name}: {spoiled.group().strip() if spoiled else done.stderr.strip()}")
-    return Sample(float(rate.group(1)), cpu_share)
+    p99 = _P99.search(done.stdout)
+    p99_ms = float(p99.group(1)) * _MILLISECONDS[p99.group(2)] if p99 else float("nan")
+    return Sample(float(rate.group(1)), cpu_share, p99_ms)
 
 
 def until(holds: Callable[[], bool], name: str, process: subprocess.Popen[bytes]) -> None:

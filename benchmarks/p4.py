@@ -52,10 +52,11 @@ def sidecar(home: Path, redis_url: str) -> Iterator[Target]:
     port = free_port()
     settings = {"KEYTURN_REDIS__URL": redis_url, "KEYTURN_SIDECAR__LISTEN": f"127.0.0.1:{port}"}
     arguments = ["-m", "keyturn.cli.main", "sidecar", "--config", str(home / "keyturn.toml")]
-    with serving("sidecar", arguments, port=port, environment=_environment(settings), ready="/readyz") as target:
+    with serving("sidecar", arguments, port=port, environment=environment_of(settings), ready="/readyz") as target:
         yield target
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return our environment with these settings, and none of anybody else's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYTURN_")}
     return {**kept, **settings}

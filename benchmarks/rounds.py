@@ -42,6 +42,11 @@ class Rounds:
         pairs = zip(self.samples[name], self.samples[reference], strict=True)
         return median(mine.rate / theirs.rate for mine, theirs in pairs)
 
+    def p99_ratio(self, name: str, reference: str) -> float:
+        """Return the median of the ratios of each round's p99."""
+        pairs = zip(self.samples[name], self.samples[reference], strict=True)
+        return median(mine.p99_ms / theirs.p99_ms for mine, theirs in pairs)
+
     def facts(self) -> dict[str, float]:
         """Return the median rate of each, and how much of its CPU it used."""
         facts: dict[str, float] = {}
@@ -52,14 +57,21 @@ class Rounds:
         return facts
 
 
-def in_turn(targets: Sequence[Target], tokens: Path, *, rounds: int = ROUNDS) -> Rounds:
+def in_turn(
+    targets: Sequence[Target],
+    tokens: Path,
+    *,
+    rounds: int = ROUNDS,
+    script: str = "tokens.lua",
+    warm_up_seconds: int = WARM_UP_SECONDS,
+) -> Rounds:
     """Measure each target once a round, after a warm-up of each."""
     for target in targets:
-        sample(target, tokens, seconds=WARM_UP_SECONDS)
+        sample(target, tokens, seconds=warm_up_seconds, script=script)
     samples: dict[str, list[Sample]] = {target.name: [] for target in targets}
     for number in range(1, rounds + 1):
         for target in targets:
-            samples[target.name].append(sample(target, tokens, seconds=SECONDS))
+            samples[target.name].append(sample(target, tokens, seconds=SECONDS, script=script))
         rates = ", ".join(f"{name} {taken[-1].rate:,.0f}/s" for name, taken in samples.items())
         print(f"  round {number} of {rounds}: {rates}", file=sys.stderr, flush=True)
     return Rounds(samples)

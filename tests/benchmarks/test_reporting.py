@@ -11,14 +11,15 @@ from benchmarks.rounds import Rounds, Row, at_least
 
 
 def _rounds() -> Rounds:
-    mine = [Sample(rate, 0.9) for rate in (80.0, 40.0, 90.0)]
-    theirs = [Sample(rate, 1.0) for rate in (100.0, 50.0, 100.0)]
+    mine = [Sample(rate, 0.9, 500 / rate) for rate in (80.0, 40.0, 90.0)]
+    theirs = [Sample(rate, 1.0, 1000 / rate) for rate in (100.0, 50.0, 100.0)]
     return Rounds({"mine": mine, "theirs": theirs})
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
     """A machine that is slow for one round is slow for both, and that must not show."""
     assert _rounds().ratio("mine", "theirs") == pytest.approx(0.8)
+    assert _rounds().p99_ratio("mine", "theirs") == pytest.approx(0.5 / 0.8)
 
 
 @pytest.mark.parametrize(("goal", "holds"), [(0.8, True), (0.81, False)])
