@@ -11,6 +11,7 @@ from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
 from keyturn.feed.recovery import Recovery
+from keyturn.process.issuers import read_issuers
 from keyturn.process.pinned import statement_key
 from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
@@ -68,6 +69,7 @@ class RevocationService:
             keeping=Keeping(
                 longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
                 leeway_seconds=rotation.lease + own.leeway,
+                others={one.issuer.url: one.issuer for one in read_issuers(settings, own=parts.issuer).values()},
             ),
         )  # fmt: skip
 

@@ -1,19 +1,23 @@
 """How long a revocation is kept: until nothing that it names can still be accepted anywhere."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from keyturn.contract.errors import InvalidSelector
+from keyturn.contract.issuers import ForeignIssuer
 from keyturn.contract.keys import KeyRecord
+from keyturn.contract.selectors import Selector, SelectorKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """The figures: T where no key says more, S, and G + request timeout + leeway in one."""
+    """The figures: T where no key says more, S, and G + request timeout + leeway in one; and other issuers by `iss`."""
 
     longest_token_seconds: float
     skew_seconds: float
     leeway_seconds: float
+    others: Mapping[str, ForeignIssuer] = field(default_factory=dict)
 
     def after(self, expiry: float) -> float:
         """Return until when to keep the revocation of a token that expires then (Unix seconds)."""
@@ -33,3 +37,16 @@ class Keeping:
         """
         longest = max((key.token_seconds for key in keys), default=0.0)
         return self.after(now + max(longest, self.longest_token_seconds))
+
+    def of_foreign(self, selector: Selector, now: float) -> float:
+        """Return until when to keep what may name a token that another issuer is issuing at this moment.
+
+        Raises InvalidSelector for an issuer that settings do not describe, since how long its tokens live is not known
+        then, and for a grant: only our tokens name theirs.
+        """
+        issuer = self.others.get(selector.iss)
+        if issuer is None:
+            raise InvalidSelector("iss is an issuer that is not known here; describe it in [issuers.NAME]")
+        if selector.kind is SelectorKind.GRANT:
+            raise InvalidSelector("tokens of another issuer have no grant_id; name a jti, sid or sub")
+        return self.after(now + issuer.token_seconds)

@@ -127,10 +127,8 @@ class RevocationRoutes:
             raise MalformedInput("dry_run is true or false")
         parts, now = self._parts, self._parts.clock.now()
         selector = parse_selector(members, issuer=parts.issuer, now=now, skew_seconds=parts.skew_seconds)
-        if selector.iss != parts.issuer:
-            # Nothing here knows how long that issuer's tokens live, so it could be forgotten too early.
-            raise InvalidSelector(f"iss is another issuer; this one revokes for {parts.issuer}")
-        until = self._keeping.of_selector(parts.replica.keys, now)
+        ours = selector.iss == parts.issuer
+        until = self._keeping.of_selector(parts.replica.keys, now) if ours else self._keeping.of_foreign(selector, now)
         return Entry(selector=selector, until=until, reason=reason), dry_run
 
     async def _nothing_to_revoke(self, request: web.Request, wait: Wait, outcome: str) -> web.Response:

@@ -59,6 +59,16 @@ class ReplicaExpired(TrustError):
         self.silence_seconds = silence_seconds
 
 
+class IssuerKeysUnavailable(ReplicaExpired):
+    """The keys of another issuer could not be read for so long that nothing can be said of its tokens."""
+
+    code = "issuer_keys_unavailable"
+
+    def __init__(self, *, issuer: str, silence_seconds: float) -> None:
+        super().__init__(f"the keys of issuer {issuer} are too old", silence_seconds=silence_seconds)
+        self.issuer = issuer
+
+
 class FeedError(KeyturnError):
     """The feed could not do what was asked."""
 

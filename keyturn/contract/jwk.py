@@ -89,6 +89,12 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     return digest(encode_json({name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}))
 
 
+def fits(jwk: Mapping[str, Any], alg: str) -> bool:
+    """Say whether a JWK's type and curve are those of an algorithm."""
+    kty, crv = _SHAPES.get(alg, ("", None))
+    return jwk.get("kty") == kty and crv in (None, jwk.get("crv"))
+
+
 def load_public(jwk: Mapping[str, Any], alg: str) -> PublicKey:
     """Return the key object of a public JWK that fits the algorithm.
 

@@ -88,7 +88,7 @@ def check_claims(claims: Mapping[str, Any], *, issuer: str, now: float, skew_sec
     """
     if not all(isinstance(claims.get(name), str) for name in _REQUIRED_STRINGS):
         raise InvalidToken("claims", "iss, sub, client_id and jti are strings (RFC 9068, 2.2)")
-    exp, iat, nbf = _moment(claims, "exp"), _moment(claims, "iat"), claims.get("nbf")
+    exp, iat, nbf = moment(claims, "exp"), moment(claims, "iat"), claims.get("nbf")
     if not isinstance(scope := claims.get("scope", ""), str) or scope != " ".join(scope.split(" ")).strip():
         raise InvalidToken("claims", "scope is a space-separated string")
     if not is_audience(claims.get("aud")):
@@ -97,7 +97,7 @@ def check_claims(claims: Mapping[str, Any], *, issuer: str, now: float, skew_sec
         raise InvalidToken("issuer", "not our issuer")
     if now >= exp + skew_seconds:
         raise InvalidToken("expired")
-    if iat > now + skew_seconds or (nbf is not None and _moment(claims, "nbf") > now + skew_seconds):
+    if iat > now + skew_seconds or (nbf is not None and moment(claims, "nbf") > now + skew_seconds):
         raise InvalidToken("not_yet_valid")
 
 
@@ -108,7 +108,8 @@ def is_audience(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _moment(claims: Mapping[str, Any], name: str) -> float:
+def moment(claims: Mapping[str, Any], name: str) -> float:
+    """Return a claim that is a NumericDate (RFC 7519, 2); raises InvalidToken (`claims`) for anything else."""
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _FARTHEST_MOMENT:
         raise InvalidToken("claims", f"{name} is a moment in Unix seconds")

@@ -18,12 +18,13 @@ from keyturn.process.sentinels import ASK_SECONDS, Guide
 from keyturn.process.settings import RedisSettings
 from keyturn.process.values import Listen
 from keyturn.verifier.freshness import State
+from keyturn.verifier.issuers import ISSUER_KEYS_CHANGED
 from keyturn.verifier.keeping import STATE_RESTORED
 from keyturn.verifier.replica import Replica
 
 REPLICA_STATE: Final = "replica_state"
 LOOK_SECONDS = 0.5
-_NEWS = frozenset({"trust_adopted", STATE_RESTORED})
+_NEWS = frozenset({"trust_adopted", STATE_RESTORED, ISSUER_KEYS_CHANGED})
 
 
 class StoreConnections:

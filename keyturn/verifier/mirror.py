@@ -1,22 +1,21 @@
 """Reads snapshots over HTTP, so that a fleet that begins all at once does not weigh on the store."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import urlsplit
 
 from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.positions import Lane
+from keyturn.verifier.pulling import pull
 
 MIRROR_FAILED: Final = "snapshot_mirror_failed"
-ANSWER_SECONDS = 5.0
 LONGEST_SECONDS = 10.0  # From asking for a snapshot to its last chunk; then the store is asked.
 JITTER_SECONDS = 0.25
 LARGEST_SNAPSHOT_BYTES = 16 * 1024 * 1024
 LARGEST_CHUNK_BYTES = 1024 * 1024
-_FOUND, _READ_BYTES = 200, 64 * 1024
+_FOUND = 200
 
 
 class HttpSnapshots:
@@ -44,26 +43,17 @@ class HttpSnapshots:
         return read
 
     async def _get(self, path: str, *, most: int) -> bytes | None:
-        if self._clock.boottime() > self._until:
+        if self._overdue():
             return None
         try:
-            return await asyncio.to_thread(self._ask, path, most)
+            answer = await pull(
+                self._url, f"{self._url.path}{path}", most_bytes=most, overdue=self._overdue,
+                longest_seconds=LONGEST_SECONDS,
+            )  # fmt: skip
         except (OSError, HTTPException, ValueError) as error:
             self._note(MIRROR_FAILED, reason=f"{type(error).__name__}: {error}"[:200])
             return None
+        return answer.body if answer is not None and answer.status == _FOUND else None
 
-    def _ask(self, path: str, most: int) -> bytes | None:
-        kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
-        connection = kind(self._url.hostname or "", self._url.port, timeout=ANSWER_SECONDS)
-        try:
-            connection.request("GET", f"{self._url.path}{path}")
-            answer, body = connection.getresponse(), bytearray()
-            if answer.status != _FOUND:
-                return None
-            while part := answer.read1(_READ_BYTES):  # Drop by drop: each might come in time, and the last one never.
-                body += part
-                if len(body) > most or self._clock.boottime() > self._until:
-                    return None
-            return bytes(body)
-        finally:
-            connection.close()
+    def _overdue(self) -> bool:
+        return self._clock.boottime() > self._until

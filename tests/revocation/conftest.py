@@ -28,6 +28,7 @@ from tests.waiting import eventually
 from tests.world import Member, new_statement_key, policy
 
 VERIFIER = "sidecar-1"
+PROVIDER = "https://login.example/tenant/"  # Another issuer, whose tokens live for two hours.
 
 
 def private_file(path: Path, content: str | bytes) -> Path:
@@ -49,6 +50,8 @@ def settings_of(stage: Standing, folder: Path, **changes: str) -> Settings:
     names = {
         "KEYTURN_REDIS__URL": "redis://unused.invalid",
         "KEYTURN_REDIS__DURABLE": "true",
+        "KEYTURN_ISSUERS__WORKFORCE__URL": PROVIDER,
+        "KEYTURN_ISSUERS__WORKFORCE__TOKEN": "2h",
         "KEYTURN_RECORDS__KEY_FILE": str(private_file(folder / "records.json", json.dumps(keys))),
         "KEYTURN_REVOCATION__ROLE_KEY_FILE": str(
             private_file(folder / "role.jwk", json.dumps(ed25519_private_jwk(role._key)))

@@ -14,7 +14,7 @@ from keyturn.process.metrics import Metrics
 from keyturn.verifier.freshness import State
 from revocation.app import RevocationService
 from tests.building import ADMIN, CLIENT, standing
-from tests.revocation.conftest import VERIFIER, Office, settings_of
+from tests.revocation.conftest import PROVIDER, VERIFIER, Office, settings_of
 from tests.waiting import eventually
 from tests.world import World, new_statement_key
 
@@ -106,6 +106,8 @@ async def test_a_dry_run_revokes_nothing(office: Office) -> None:
         {"selector": {"sub": "a", "before": 9e9}},
         {"selector": {"jti": "a", "before": 1.0}},
         {"selector": {"sub": "a", "iss": "https://other.example"}},
+        {"selector": {"sub": "a", "iss": PROVIDER.removesuffix("/")}},
+        {"selector": {"grant_id": "a", "iss": PROVIDER}},
         {"selector": {"sub": "a"}, "reason": 1},
         {"selector": {"sub": "a"}, "reason": "r" * 201},
         {"selector": {"sub": "a"}, "dry_run": "yes"},
@@ -117,6 +119,22 @@ async def test_a_selector_that_is_none_is_refused(office: Office, body: dict[str
     status, told = await office.admin("POST", "/revocations", body)
     assert (status, told["status"], office.position) == (400, 400, (1, 0))
     assert told["detail"]
+
+
+@pytest.mark.parametrize("member", ["jti", "sid", "sub", "client_id", "aud"])
+async def test_tokens_of_an_issuer_that_is_configured_can_be_revoked(office: Office, member: str) -> None:
+    """For as long as that issuer's tokens live, as settings say, and with the margins that ours have."""
+    world = office.stage.world
+    claims = {"iss": PROVIDER, "iat": int(world.clock.now()) - 1, member: "x"}
+    for selector, expected in (({member: "x"}, False), ({member: "x", "iss": PROVIDER}, True)):
+        status, _ = await office.admin("POST", "/revocations?wait=all", {"selector": selector})
+        replica = office.verifier.replica
+        assert (status, replica.revokes(replica.names(claims))) == (200, expected)
+    body = {"selector": {member: "x", "iss": PROVIDER}, "dry_run": True}
+    began = world.clock.now()
+    _, told = await office.admin("POST", "/revocations", body)
+    lasting = 7200 + 2 * office.stage.parts.skew_seconds + 5 + 60
+    assert began + lasting <= told["until"] <= world.clock.now() + lasting
 
 
 async def test_a_place_that_is_not_there_is_404(office: Office) -> None:
