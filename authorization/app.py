@@ -7,14 +7,14 @@ from aiohttp import web
 from authorization.minting import Minter
 from authorization.routes import AuthorizationRoutes
 from authorization.settings import AuthorizationSettings
-from authorization.signing import SigningClient
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.trust import IdentityKind
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import Settings
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import record_keys
+from serving.settings import record_keys, signer_path
+from serving.signing import SigningClient
 
 
 class AuthorizationService:
@@ -32,7 +32,8 @@ class AuthorizationService:
             )  # fmt: skip
         self._parts, identity = parts, own.identity_key()
         self._identity_kid = identity.kid
-        self._signer = SigningClient(own.signer_path(), identity, parts.clock)
+        socket = signer_path(own.signer, service=self.name)
+        self._signer = SigningClient(socket, identity, parts.clock, service=self.name)
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
         minter = Minter(
             replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,

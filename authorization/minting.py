@@ -1,8 +1,7 @@
 """Makes access tokens: JWT (RFC 9068) through the signer, opaque ones through the record store."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from authorization.asking import Asked
 from keyturn import entropy
@@ -10,19 +9,11 @@ from keyturn.clock import Clock
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
 from keyturn.contract.encoding import decode_object, unb64url
 from keyturn.contract.errors import MalformedInput, SignerUnavailable
+from keyturn.contract.purposes import ACCESS_TOKEN
 from keyturn.contract.trust import TokenFormat
 from keyturn.verifier.replica import Replica
 from serving.records import RecordStore
-
-TOKEN_TYPE = "at+jwt"  # noqa: S105 - a JOSE typ (RFC 9068, 2.1)
-
-
-class Signer(Protocol):
-    """Signs claims: the key service."""
-
-    async def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
-        """Return the compact JWS; raises SigningRefused or SignerUnavailable."""
-        ...
+from serving.signing import Signer
 
 
 class Minted(NamedTuple):
@@ -47,7 +38,7 @@ class Minter:
         claims = self._claims(asked, subject=subject, client_id=client_id, now=now)
         if asked.token_format is TokenFormat.OPAQUE:
             return await self._keep({**claims, "iss": self._replica.issuer, "iat": int(now)}, now)
-        token = await self._signer.sign(TOKEN_TYPE, claims)
+        token = await self._signer.sign(ACCESS_TOKEN, claims)
         return Minted(token, _expiry(token) - int(now))
 
     async def _keep(self, claims: dict[str, Any], now: float) -> Minted:

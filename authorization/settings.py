@@ -1,15 +1,13 @@
 """`[authorization]`: where it listens, who it is to the signer, and how long access tokens live."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import ConfigurationError, MalformedInput
-from keyturn.contract.jwk import load_ed25519_private
+from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section
 from keyturn.process.values import Duration, Listen, Range, Secret
+from serving.settings import signer_path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,22 +25,8 @@ class AuthorizationSettings(Section):
 
     def __post_init__(self) -> None:
         """Refuse a signer on the network."""
-        if self.signer.path is None:
-            raise ConfigurationError(
-                "services are not authenticated to each other over TCP yet",
-                setting="authorization.signer", mend="write the unix:/PATH of keyservice.signing_listen",
-            )  # fmt: skip
-
-    def signer_path(self) -> Path:
-        """Return the path of the signer's socket."""
-        return self.signer.path or Path()
+        signer_path(self.signer, service=self.SECTION)
 
     def identity_key(self) -> StatementKey:
         """Return the identity's key; raises ConfigurationError if the file holds something else."""
-        try:
-            return StatementKey(load_ed25519_private(json.loads(self.identity.reveal())))
-        except (ValueError, AttributeError, MalformedInput) as error:
-            raise ConfigurationError(
-                "this is not a private Ed25519 JWK",
-                setting="authorization.identity_file", mend="name the identity that `keyturn init` made",
-            ) from error  # fmt: skip
+        return statement_key(self.identity, setting="authorization.identity_file")

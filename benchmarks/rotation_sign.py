@@ -14,7 +14,6 @@ from aiohttp import ClientSession, UnixConnector
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from authorization.signing import MOST_TOGETHER
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError, pinned
 from benchmarks.rounds import Row
 from benchmarks.services import Services, cpu_seconds, running
@@ -25,6 +24,7 @@ from keyturn.contract.assertions import sign_assertion
 from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.jwk import load_ed25519_private
+from serving.signing import MOST_TOGETHER
 
 GOAL = 0.7
 ROUNDS, SECONDS = 7, 1.5

@@ -11,7 +11,7 @@ from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import record_keys
+from serving.settings import record_keys, signer_of
 
 
 class IntrospectionService:
@@ -22,6 +22,7 @@ class IntrospectionService:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         own = settings.section(IntrospectionSettings)
         self._parts = parts
+        self._signer = signer_of(self.name, identity=own.identity, signer=own.signer, clock=parts.clock)
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
         verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens)
         self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier))
@@ -35,5 +36,6 @@ class IntrospectionService:
         return self._parts.unready()
 
     async def run(self) -> None:
-        """Wait: introspection has no background work of its own."""
-        await asyncio.Event().wait()
+        """Keep the way to the signer open until cancelled."""
+        async with self._signer:
+            await asyncio.Event().wait()

@@ -23,7 +23,7 @@ from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import record_keys
+from serving.settings import record_keys, signer_of
 from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
@@ -42,6 +42,7 @@ class RevocationService:
         own, rotation = settings.section(RevocationSettings), settings.section(RotationSettings)
         self._parts, self._may_begin = parts, own.bootstrap
         self._store = StoreWatch(settings.section(RedisSettings), parts)
+        self._signer = signer_of(self.name, identity=own.identity, signer=own.signer, clock=parts.clock)
         self._genesis = _read_genesis(own.genesis_file)
         key = statement_key(own.role_key, setting=_ROLE_KEY)
         replica, freshness = parts.replica, parts.replica.freshness
@@ -97,7 +98,7 @@ class RevocationService:
         while not await self._begun():
             await self._parts.clock.sleep(_LOOK_AGAIN_SECONDS)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._signer, asyncio.TaskGroup() as group:
                 group.create_task(self._publisher.run(self._parts.follower.catch_up, self._recovery.mend))
                 group.create_task(self._watch.run())
                 group.create_task(self._store.run())

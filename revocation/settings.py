@@ -22,3 +22,7 @@ class RevocationSettings(Section):
     leeway: Annotated[Duration, Range(10, 86_400)] = 60.0
     """Request timeout (10 s) and what the slowest resource server takes for a request; a revocation is kept for
     `rotation.token` + `rotation.lease` + 2 `freshness.skew` + this."""
+    identity: Secret | None = None
+    """Private JWK of this service's identity, by which the signer knows it; None where nothing is to be signed."""
+    signer: Listen | None = None
+    """The key service's signing listener; set both, or neither."""

@@ -16,6 +16,7 @@ from keyturn.contract.errors import (
     MalformedInput,
     PositionTaken,
     ReplicaExpired,
+    SignerMissing,
     SignerUnavailable,
     SigningRefused,
     StoreUnavailable,
@@ -93,6 +94,7 @@ _TABLE: Mapping[type[KeyturnError], _Row] = {
     NotFound: _Row(404, "invalid_request"),
     AssertionRefused: _Row(401, "invalid_client"),
     SigningRefused: _Row(403, "access_denied"),
+    SignerMissing: _Row(501, "server_error"),
 }
 
 

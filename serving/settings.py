@@ -1,12 +1,16 @@
 """Sections of `keyturn.toml` that all HTTP services share, beside those of every process."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from keyturn.clock import Clock
 from keyturn.contract.errors import ConfigurationError, MalformedInput
+from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
-from keyturn.process.values import Secret
+from keyturn.process.values import Listen, Secret
 from serving.records import RecordKeys
+from serving.signing import NoSigner, Signer, SigningClient
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,3 +33,30 @@ class RecordSettings(Section):
 def record_keys(settings: Settings) -> RecordKeys:
     """Return the keys of the record store; raises ConfigurationError."""
     return settings.section(RecordSettings).keys()
+
+
+def signer_path(signer: Listen, *, service: str) -> Path:
+    """Return the path of the signer's socket; raises ConfigurationError for a signer on the network."""
+    if signer.path is None:
+        raise ConfigurationError(
+            "services are not authenticated to each other over TCP yet",
+            setting=f"{service}.signer", mend="write the unix:/PATH of keyservice.signing_listen",
+        )  # fmt: skip
+    return signer.path
+
+
+def signer_of(service: str, *, identity: Secret | None, signer: Listen | None, clock: Clock) -> Signer:
+    """Return a service's way to the signer, by its settings `identity_file` and `signer`; NoSigner without both.
+
+    Raises ConfigurationError for one without the other, and for what they must not name.
+    """
+    if identity is None and signer is None:
+        return NoSigner(service)
+    if identity is None or signer is None:
+        missing, there = ("identity_file", "signer") if identity is None else ("signer", "identity_file")
+        raise ConfigurationError(
+            f"{service}.{there} is set and this is not: neither signs without the other",
+            setting=f"{service}.{missing}", mend="set both, or take both out",
+        )  # fmt: skip
+    key = statement_key(identity, setting=f"{service}.identity_file")
+    return SigningClient(signer_path(signer, service=service), key, clock, service=service)

@@ -1,6 +1,7 @@
 """Makes a new Keyturn: root, roles, identities, trust document, sealing keys, store users, clients and genesis."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +16,18 @@ from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.events import FORMAT, KeysSnapshot, RevocationsSnapshot, sign_snapshot
 from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.positions import Lane
+from keyturn.contract.purposes import ACCESS_TOKEN, INTROSPECTION_ANSWER, SECURITY_EVENT, STATUS_LIST
 from keyturn.contract.snapshots import Section
 from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, TokenFormat, TrustDocument, sign_trust
 
 SERVICES = ("authorization", "keyservice", "introspection", "revocation", "worker")
 TRUST_DAYS = 365
-ACCESS_TOKEN = "at+jwt"  # noqa: S105 - a typ, not a secret
+# What each service may have signed: the types that it makes, for whoever they are for.
+SIGNATURES: Mapping[str, tuple[str, ...]] = {
+    "authorization": (ACCESS_TOKEN,),
+    "introspection": (INTROSPECTION_ANSWER, ACCESS_TOKEN),  # The second for phantom tokens.
+    "revocation": (STATUS_LIST, SECURITY_EVENT),
+}
 _SEALING_BYTES = 32
 _HASH_KEY_BYTES = 16
 
@@ -148,7 +155,7 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
 def _identity(name: str, key: StatementKey, plan: Plan) -> Identity:
     if name in plan.verifiers:
         return Identity(kind=IdentityKind.VERIFIER, jwk=key.public)
-    may_sign = (MaySign(typ=ACCESS_TOKEN, any_audience=True),) if name == "authorization" else ()
+    may_sign = tuple(MaySign(typ=typ, any_audience=True) for typ in SIGNATURES.get(name, ()))
     return Identity(kind=IdentityKind.SERVICE, jwk=key.public, may_sign=may_sign)
 
 
@@ -226,7 +233,13 @@ trust_document = {text(str(directory / "trust.jws"))}
 genesis_file = {text(str(directory / "genesis" / "keys.jws"))}
 signing_listen = {text(f"unix:{directory / 'run' / 'keyservice.sock'}")}
 
+[introspection]
+identity_file = {text(str(directory / "identities" / "introspection.jwk"))}
+signer = {text(f"unix:{directory / 'run' / 'keyservice.sock'}")}
+
 [revocation]
+identity_file = {text(str(directory / "identities" / "revocation.jwk"))}
+signer = {text(f"unix:{directory / 'run' / 'keyservice.sock'}")}
 role_key_file = {text(str(directory / "roles" / "revocations.jwk"))}
 genesis_file = {text(str(directory / "genesis" / "revocations.jws"))}
 

@@ -1,13 +1,13 @@
 """What the root may change in a trust document, as functions from one version to the next; nothing is written here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from keyturn.cli.answers import WrongUsage
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
-from keyturn.contract.trust import DAY_SECONDS, Identity, IdentityKind, TrustDocument
+from keyturn.contract.trust import DAY_SECONDS, Identity, IdentityKind, MaySign, TrustDocument
 
 MOST_DAYS = 1096
 """Three years: a document lives no longer, so that nobody is held on an old one for ever."""
@@ -86,6 +86,26 @@ def identity_replaced(document: TrustDocument, name: str, jwk: Mapping[str, str]
     """Return the next version, in which a service or verifier has another key, and may do what it could before."""
     changed = msgspec.structs.replace(_identity(document, name), jwk=dict(jwk))
     return _next(document, now, identities=document.identities | {name: changed})
+
+
+def signatures_granted(
+    document: TrustDocument, signatures: Mapping[str, Sequence[str]], *, now: float
+) -> tuple[TrustDocument, dict[str, list[str]]]:
+    """Return the next version, in which services may have types signed that they could not, and those types.
+
+    `signatures` names the types of each service. What a service may have signed already stays as it is, so that one
+    which was narrowed to some audiences is not widened. Raises WrongUsage for who is no service.
+    """
+    identities, granted = dict(document.identities), dict[str, list[str]]()
+    for name, types in signatures.items():
+        identity = _identity(document, name)
+        if identity.kind is not IdentityKind.SERVICE:
+            raise WrongUsage(f"{name} is a verifier, for which nothing is signed")
+        new = [typ for typ in types if typ not in {one.typ for one in identity.may_sign}]
+        if new:
+            may_sign = (*identity.may_sign, *(MaySign(typ=typ, any_audience=True) for typ in new))
+            identities[name], granted[name] = msgspec.structs.replace(identity, may_sign=may_sign), new
+    return _next(document, now, identities=identities), granted
 
 
 def handed_over(document: TrustDocument, *, now: float) -> TrustDocument:

@@ -59,3 +59,14 @@ def say_signed(
         *(f"{number}. {step}" for number, step in enumerate(then, start=1)),
     )
     return ExitStatus.YES
+
+
+def say_unchanged(
+    args: argparse.Namespace, directory: TrustDirectory, document: TrustDocument, *, facts: dict[str, Any]
+) -> ExitStatus:
+    """Tell that the document says it all already, and that no version was signed."""
+    told = {"version": document.version, "expires_at": document.expires_at, "document": str(directory.document)}
+    Printer(as_json=args.json).answer(
+        {**told, **facts, "then": []}, f"{directory.document}: version {document.version} says so already"
+    )
+    return ExitStatus.YES

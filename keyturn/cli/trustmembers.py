@@ -1,13 +1,13 @@
-"""`keyturn trust add-verifier|remove-verifier|rotate-identity`: who takes part, and by which key."""
+"""`keyturn trust add-verifier|remove-verifier|rotate-identity|grant`: who takes part, by which key, and with what."""
 
 import argparse
 
 from keyturn.cli.answers import ExitStatus
 from keyturn.cli.files import replace_file
 from keyturn.cli.processes import verifier_name
-from keyturn.cli.provisioning import NewKey, new_user, verifier_rules
-from keyturn.cli.trustchanges import identity_replaced, verifier_added, verifier_removed
-from keyturn.cli.trustcommand import Groups, add_command, directory_of, say_signed
+from keyturn.cli.provisioning import SIGNATURES, NewKey, new_user, verifier_rules
+from keyturn.cli.trustchanges import identity_replaced, signatures_granted, verifier_added, verifier_removed
+from keyturn.cli.trustcommand import Groups, add_command, directory_of, say_signed, say_unchanged
 from keyturn.clock import SystemClock
 
 _TO_KEYSERVICE = "bring trust.jws to keyservice"
@@ -21,6 +21,11 @@ def add_commands(commands: Groups) -> None:
     rotate = add_command(commands, "rotate-identity", _rotate, "give a service or verifier another identity key")
     for command in (add, remove, rotate):
         command.add_argument("name", type=verifier_name, metavar="NAME")
+    grant = add_command(commands, "grant", _grant, "let services have signed what this version of them makes")
+    grant.add_argument(
+        "services", nargs="*", type=_signing_service, metavar="SERVICE",
+        help=f"{', '.join(SIGNATURES)} (default: each of them)",
+    )  # fmt: skip
 
 
 def _add(args: argparse.Namespace) -> ExitStatus:
@@ -72,3 +77,28 @@ def _rotate(args: argparse.Namespace) -> ExitStatus:
             f"restart {name}: between the two steps nobody takes what it signs",
         ),
     )  # fmt: skip
+
+
+def _grant(args: argparse.Namespace) -> ExitStatus:
+    directory, now = directory_of(args), SystemClock().now()
+    wanted = {name: SIGNATURES[name] for name in args.services or SIGNATURES}
+    with directory.changing(now) as held:
+        document, granted = signatures_granted(held.document, wanted, now=now)
+        if granted:
+            directory.publish(held, document)
+    if not granted:
+        return say_unchanged(args, directory, held.document, facts={"granted": granted})
+    return say_signed(
+        args, directory, document, facts={"granted": granted},
+        then=(
+            _TO_KEYSERVICE,
+            "set signer and identity_file in the sections of "
+            f"{' and '.join(sorted(granted))}, give each its identities/NAME.jwk and the socket, and restart it",
+        ),
+    )  # fmt: skip
+
+
+def _signing_service(text: str) -> str:
+    if text not in SIGNATURES:
+        raise argparse.ArgumentTypeError(f"is one of {', '.join(SIGNATURES)}")
+    return text

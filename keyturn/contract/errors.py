@@ -124,6 +124,16 @@ class SignerUnavailable(KeyturnError):
     code = "signer_unavailable"
 
 
+class SignerMissing(KeyturnError):
+    """A service was asked for what has to be signed, and its settings name no signer."""
+
+    code = "signer_missing"
+
+    def __init__(self, *, typ: str, service: str) -> None:
+        super().__init__(f"no {typ} is made here: {service}.signer and {service}.identity_file are not set")
+        self.typ, self.service = typ, service
+
+
 class WrapperUnavailable(KeyturnError):
     """The service that holds the key-encryption key cannot be reached, or refuses; nothing is known of the key."""
 

@@ -9,13 +9,13 @@ import pytest
 from aiohttp import ClientSession
 
 from authorization.app import AuthorizationService
-from authorization.signing import MOST_TOGETHER, SigningClient
 from keyturn.clock import SystemClock
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError, SignerUnavailable, SigningRefused
 from keyturn.contract.tokens import parse_token
 from serving.listening import listening
+from serving.signing import MOST_TOGETHER, SigningClient
 from tests.authorization.signer import FakeSigner, unsigned
 from tests.building import Standing, write_secret
 from tests.world import new_statement_key
@@ -24,7 +24,8 @@ from tests.world import new_statement_key
 @pytest.fixture
 async def client(identity: Any, tmp_path: Path) -> AsyncIterator[SigningClient]:
     """Open a client of the signer."""
-    async with SigningClient(tmp_path / "run" / "sign.sock", StatementKey(identity), SystemClock()) as one:
+    socket = tmp_path / "run" / "sign.sock"
+    async with SigningClient(socket, StatementKey(identity), SystemClock(), service="authorization") as one:
         yield one
 
 

@@ -58,7 +58,11 @@ async def test_show_tells_everything_and_no_secret(run: Run, home: Path) -> None
     assert told["root"] == root_of(home).kid
     assert told["lowest_epoch"] == {"keys": 1, "revocations": 1}
     assert [len(kids) for kids in told["roles"].values()] == [1, 1]
-    assert told["identities"]["authorization"]["may_sign"] == ["at+jwt for any audience"]
+    assert {name: one["may_sign"] for name, one in told["identities"].items() if one["may_sign"]} == {
+        "authorization": ["at+jwt for any audience"],
+        "introspection": ["token-introspection+jwt for any audience", "at+jwt for any audience"],
+        "revocation": ["statuslist+jwt for any audience", "secevent+jwt for any audience"],
+    }
     assert told["identities"]["sidecar-1"]["kind"] == "verifier"
     shown = await run("trust", "show", "--dir", str(home))
     for client in trust.document.clients.values():

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from keyturn.cli.provisioning import Plan, provision
@@ -14,7 +15,7 @@ from keyturn.contract.events import open_snapshot
 from keyturn.contract.jwk import load_ed25519_private
 from keyturn.contract.positions import Lane
 from keyturn.contract.roots import MOST_STEPS, split_bundle
-from keyturn.contract.trust import IdentityKind, Trust, open_trust
+from keyturn.contract.trust import IdentityKind, MaySign, Trust, open_trust, sign_trust
 from keyturn.process.pinned import read_root
 from tests.cli.conftest import Run
 
@@ -255,3 +256,37 @@ async def test_an_expired_document_is_renewed_before_anything_else(run: Run, tmp
     await home.trust("renew")
     await home.trust(*argv)
     assert home.opened().version == 3
+
+
+async def test_a_document_of_an_older_version_gains_what_services_have_signed_now(home: Home) -> None:
+    """Who made the directory before introspection signed anything must not have to make everything anew."""
+    before = home.opened().document
+    older = {
+        name: msgspec.structs.replace(one, may_sign=one.may_sign if name == "authorization" else ())
+        for name, one in before.identities.items()
+    }
+    document = msgspec.structs.replace(before, identities=older)
+    (home.path / "trust.jws").write_bytes(sign_trust(home.key("root/private.jwk"), document))
+    told = await home.trust("grant", "introspection")
+    assert told["granted"] == {"introspection": ["token-introspection+jwt", "at+jwt"]}
+    assert home.opened().document.identities["revocation"].may_sign == ()
+    told = await home.trust("grant")
+    assert told["granted"] == {"revocation": ["statuslist+jwt", "secevent+jwt"]}
+    assert home.opened().document.identities == before.identities
+    written = home.files()
+    told = await home.trust("grant")
+    assert (told["granted"], told["version"], told["then"]) == ({}, 3, [])
+    assert home.files() == written
+
+
+async def test_a_grant_widens_nothing_that_somebody_has_narrowed(home: Home) -> None:
+    """An operator who lets authorization mint for one API alone must not lose that by an upgrade."""
+    document = home.opened().document
+    narrow = MaySign(typ="at+jwt", audiences=("https://api.example",))
+    own = msgspec.structs.replace(document.identities["authorization"], may_sign=(narrow,))
+    changed = msgspec.structs.replace(document, identities=document.identities | {"authorization": own})
+    (home.path / "trust.jws").write_bytes(sign_trust(home.key("root/private.jwk"), changed))
+    assert (await home.trust("grant"))["granted"] == {}
+    assert home.opened().document.identities["authorization"].may_sign == (narrow,)
+    assert "is one of" in await home.trust("grant", "sidecar-1", status=2)
+    assert "is one of" in await home.trust("grant", "worker", status=2)

@@ -79,7 +79,7 @@ class Composition:
                 tied(self._program(container, command, root)),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self.directory / "volumes/valkey" if name == "valkey" else ROOT,
-                env={"PATH": _search_path(), **moved, **(variables or {})},
+                env={"PATH": _search_path(), "PYTHONPATH": str(ROOT), **moved, **(variables or {})},
             )  # fmt: skip
 
     async def end(self, name: str) -> int:

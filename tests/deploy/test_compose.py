@@ -40,6 +40,8 @@ def holders(containers: dict[str, Container], path: str) -> set[str]:
         ("roles/revocations.jwk", {"revocation"}),
         ("records.json", {"authorization", "keyservice", "introspection", "revocation"}),
         ("identities/authorization.jwk", {"authorization"}),
+        ("identities/introspection.jwk", {"introspection"}),
+        ("identities/revocation.jwk", {"revocation"}),
         ("identities/sidecar-1.jwk", {"sidecar"}),
         ("redis/default.password", set()),
         ("clients", set()),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector
 
@@ -11,10 +11,9 @@ from keyturn.clock import Clock
 from keyturn.contract.assertions import sign_assertion
 from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.envelope import StatementKey
-from keyturn.contract.errors import MalformedInput, SignerUnavailable, SigningRefused
+from keyturn.contract.errors import MalformedInput, SignerMissing, SignerUnavailable, SigningRefused
 from serving.gathering import Gathering
 
-SERVICE = "authorization"
 PATH = "/sign"
 MOST_TOGETHER = 256  # What the signer takes in one request,
 LARGEST_BODY_BYTES = 512 * 1024  # and how large that may be.
@@ -31,11 +30,45 @@ class Unsigned(NamedTuple):
     claims: Mapping[str, Any]
 
 
+class Signer(Protocol):
+    """Who has claims signed: the key service, or nobody. An async context manager."""
+
+    async def __aenter__(self) -> Self:
+        """Open the way there."""
+        ...
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close it."""
+        ...
+
+    async def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
+        """Return the compact JWS of these claims; raises SigningRefused, SignerUnavailable or SignerMissing."""
+        ...
+
+
+class NoSigner:
+    """What a service has that was not told of a signer: it serves, but for what asks for a signature."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    async def __aenter__(self) -> Self:
+        """Open nothing."""
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close nothing."""
+
+    async def sign(self, typ: str, claims: Mapping[str, Any]) -> str:  # noqa: ARG002 - see the protocol
+        """Raise SignerMissing, which names the settings."""
+        raise SignerMissing(typ=typ, service=self._service)
+
+
 class SigningClient:
     """The key service as this service sees it; use it as an async context manager."""
 
-    def __init__(self, socket: Path, key: StatementKey, clock: Clock) -> None:
-        self._socket, self._key, self._clock = socket, key, clock
+    def __init__(self, socket: Path, key: StatementKey, clock: Clock, *, service: str) -> None:
+        self._socket, self._key, self._clock, self._service = socket, key, clock, service
         self._session: ClientSession | None = None
         self._signing: Gathering[Unsigned, str | SigningRefused] = Gathering(
             self._sign_all, most_together=MOST_TOGETHER, most_waiting=MOST_WAITING
@@ -99,11 +132,11 @@ class SigningClient:
             raise SignerUnavailable("the signing client is not open")
         now = self._clock.now()
         assertion = sign_assertion(
-            self._key, service=SERVICE, method="POST", path=PATH, body=body, now=now, jti=entropy.uuid7(now)
+            self._key, service=self._service, method="POST", path=PATH, body=body, now=now, jti=entropy.uuid7(now)
         )
         headers = {
             "Authorization": f"Keyturn-Assertion {assertion}",
-            "X-Keyturn-Service": SERVICE,
+            "X-Keyturn-Service": self._service,
             "Content-Type": "application/json",
         }
         try:
