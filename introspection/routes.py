@@ -2,65 +2,20 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
 
 from aiohttp import web
 
-from introspection.batch import MOST_TOKENS, read_tokens, render_batch
+from introspection.batch import read_tokens, render_batch
+from introspection.description import INTROSPECT, INTROSPECT_BATCH
 from introspection.judge import Judge
 from introspection.render import render
 from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.authentication import Caller, authenticate_client
-from serving.forms import FORM_TYPE, JSON_TYPE, Form, read_form
+from serving.forms import Form, read_form
 from serving.parts import Parts
 from serving.problems import OAuthError, Style
 from serving.routing import add_route, note
-
-_TEXT = {"type": "string"}
-_OPERATION: dict[str, Any] = {
-    "summary": "Say whether a token is active for the resource server that asks (RFC 7662)",
-    "requestBody": {
-        "required": True,
-        "content": {
-            FORM_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["token"],
-                    "properties": {"token": _TEXT, "token_type_hint": _TEXT},
-                }
-            }
-        },
-    },
-    "responses": {
-        "200": {"description": 'active and its claims, or exactly {"active":false}'},
-        "400": {"description": "invalid_request"},
-        "401": {"description": "invalid_client: not a client that may introspect"},
-        "503": {"description": "nothing can be said now; try again after Retry-After"},
-    },
-}
-_BATCH_OPERATION: dict[str, Any] = {
-    "summary": "Say of each of up to 100 tokens whether it is active for the resource server that asks",
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["tokens"],
-                    "properties": {"tokens": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_TOKENS}},
-                    "additionalProperties": False,
-                }
-            }
-        },
-    },
-    "responses": {
-        "200": {"description": "results, in the order of tokens, each as /introspect would answer"},
-        "400": {"description": "invalid_request"},
-        "401": {"description": "invalid_client: not a client that may introspect"},
-        "503": {"description": "nothing can be said of one of them now; try again after Retry-After"},
-    },
-}
 
 
 class IntrospectionRoutes:
@@ -73,10 +28,11 @@ class IntrospectionRoutes:
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
-        add_route(app, "POST", "/introspect", self.introspect, style=Style.OAUTH, operation=_OPERATION)
-        add_route(
-            app, "POST", "/introspect/batch", self.introspect_batch, style=Style.OAUTH, operation=_BATCH_OPERATION
-        )
+        for path, handler, operation in (
+            ("/introspect", self.introspect, INTROSPECT),
+            ("/introspect/batch", self.introspect_batch, INTROSPECT_BATCH),
+        ):
+            add_route(app, "POST", path, handler, style=Style.OAUTH, operation=operation)
 
     async def introspect(self, request: web.Request) -> web.Response:
         """Answer one question. `token_type_hint` is not needed: a token's form says what it is."""

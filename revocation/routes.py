@@ -10,6 +10,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, parse_selector
 from keyturn.feed.presence import PresenceWatch
 from keyturn.verifier.verifier import TokenVerifier
+from revocation.description import ADOPTION, LONGEST_REASON, MOST_DIGITS, REVOKE, revoke_selected
 from revocation.keeping import Keeping
 from revocation.tokens import TokenFinder, selector_of
 from revocation.writer import RevocationWriter, Written
@@ -21,10 +22,8 @@ from serving.receipts import Quorum, Vouching, Wait, read_wait, receipt, receipt
 from serving.records import RecordStore
 from serving.routing import add_route, note
 
-LONGEST_REASON = 200
 RECORD_LEFT = "record_left"  # Its token is revoked all the same: whoever reads a record asks the replica, too.
 _MEMBERS = frozenset({"selector", "reason", "dry_run"})
-_MOST_DIGITS = 15
 
 
 class RevocationRoutes:
@@ -50,12 +49,10 @@ class RevocationRoutes:
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
-        describe = {"summary": "Revoke a token (RFC 7009); ?wait=all&timeout=5 returns a receipt"}
-        add_route(app, "POST", "/revoke", self.revoke, style=Style.OAUTH, operation=describe)
-        describe = {"summary": "Revoke what a selector names"}
-        add_route(app, "POST", "/revocations", self.revoke_selected, style=Style.PROBLEM, operation=describe)
-        describe = {"summary": "Who has adopted a revocation by now"}
-        add_route(app, "GET", "/revocations/{seq}", self.adoption, style=Style.PROBLEM, operation=describe)
+        add_route(app, "POST", "/revoke", self.revoke, style=Style.OAUTH, operation=REVOKE)
+        selected = revoke_selected([self._parts.issuer])
+        add_route(app, "POST", "/revocations", self.revoke_selected, style=Style.PROBLEM, operation=selected)
+        add_route(app, "GET", "/revocations/{seq}", self.adoption, style=Style.PROBLEM, operation=ADOPTION)
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Revoke a token for the client that it was issued to (RFC 7009, 2); 200 means that it is durable."""
@@ -103,7 +100,7 @@ class RevocationRoutes:
         """Say who has adopted a revocation of the running epoch by now."""
         await require_admin(request, self._records, self._parts)
         text = request.match_info["seq"]
-        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
             raise MalformedInput("a revocation's sequence is a number; its receipt has it")
         epoch, newest = self._parts.replica.place(Lane.REVOCATIONS)
         place = epoch, int(text)

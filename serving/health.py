@@ -1,16 +1,47 @@
 """The routes that each process has once: /healthz, /readyz, /metrics and /openapi.json."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from keyturn.process.metrics import CONTENT_TYPE
+from serving.forms import JSON_TYPE
+from serving.openapi import EVERYBODY, PROBLEM_TYPE, Schema, answer, describe, record, text
 from serving.parts import Parts
 from serving.problems import RETRY_AFTER_SECONDS, Style, json_answer
-from serving.routing import OPERATIONS, add_route
+from serving.routing import add_route
 
-OPENAPI = "3.1.0"
+_UNREADY: Final = record(
+    {"status": {"const": "unready"}, "reasons": {"type": "object", "additionalProperties": text(2000)}}
+)
+_ABOUT: Final[Mapping[str, Schema]] = {
+    "/healthz": {
+        "summary": "Say whether the process lives",
+        "responses": {"200": answer("It does", record({"status": {"const": "live"}}))},
+    },
+    "/readyz": {
+        "summary": "Say whether it can serve truthfully",
+        "responses": {
+            "200": answer("It can", record({"status": {"const": "ready"}})),
+            "503": {
+                "description": "It cannot, by the word of these services; or it takes too long to say",
+                "content": {
+                    JSON_TYPE: {"schema": _UNREADY},
+                    PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}},
+                },
+            },
+        },
+    },
+    "/metrics": {
+        "summary": "Prometheus metrics",
+        "responses": {"200": answer("All of this process", {"type": "string"}, kind="text/plain")},
+    },
+    "/openapi.json": {
+        "summary": "This description",
+        "responses": {"200": answer("OpenAPI 3.1", {"type": "object"})},
+    },
+}
 
 
 class Answering(Protocol):
@@ -45,26 +76,13 @@ def add_health(app: web.Application, services: Sequence[Answering], parts: Seque
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(_request: web.Request) -> web.Response:
-        return json_answer(describe(app, services))
+        return json_answer(describe(app, [service.name for service in services]))
 
-    for path, handler, summary in (
-        ("/healthz", healthz, "Say whether the process lives"),
-        ("/readyz", readyz, "Say whether it can serve truthfully; 503 and the reasons if not"),
-        ("/metrics", metrics, "Prometheus metrics"),
-        ("/openapi.json", openapi, "This description"),
-    ):
-        add_route(app, "GET", path, handler, style=Style.PROBLEM, operation={"summary": summary, "tags": ["process"]})
-
-
-def describe(app: web.Application, services: Sequence[Answering]) -> dict[str, Any]:
-    """Return the OpenAPI description of all routes of an application."""
-    answers = {"responses": {"default": {"description": "An error: RFC 6749 JSON, or an RFC 9457 problem"}}}
-    paths = {
-        path: {method: {**answers, **operation} for method, operation in operations.items()}
-        for path, operations in app[OPERATIONS].items()
-    }
-    title = "Keyturn: " + ", ".join(service.name for service in services)
-    return {"openapi": OPENAPI, "info": {"title": title, "version": "1"}, "paths": paths}
+    for path, handler in (
+        ("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/openapi.json", openapi),
+    ):  # fmt: skip
+        about = {"tags": ["process"], "security": EVERYBODY, **_ABOUT[path]}
+        add_route(app, "GET", path, handler, style=Style.PROBLEM, operation=about)
 
 
 def _reasons(services: Sequence[Answering]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import hdrs, web
 from structlog.typing import FilteringBoundLogger
@@ -13,10 +13,17 @@ from serving.problems import OAuthError, Style, answer_error, answer_status
 REQUEST_SECONDS: Final = 10.0
 UNEXPECTED: Final = "unexpected_error"
 UNAVAILABLE: Final = "unavailable"
-OPERATIONS: Final[web.AppKey[dict[str, dict[str, Any]]]] = web.AppKey("operations")
+OPERATIONS: Final[web.AppKey[dict[str, dict[str, "Described"]]]] = web.AppKey("operations")
 LOG: Final[web.AppKey[FilteringBoundLogger]] = web.AppKey("log")
 _FACTS: Final[web.RequestKey[dict[str, Any]]] = web.RequestKey("facts", dict)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Described(NamedTuple):
+    """A route's own words about itself, and how it speaks of errors."""
+
+    operation: Mapping[str, Any]
+    style: Style
 
 
 def add_route(
@@ -29,7 +36,10 @@ def add_route(
     operation: Mapping[str, Any],
     within_seconds: float = REQUEST_SECONDS,
 ) -> None:
-    """Serve `METHOD path`: errors become answers in the route's style; `operation` is its OpenAPI description.
+    """Serve `METHOD path`: errors become answers in the route's style.
+
+    `operation` is its OpenAPI description (`serving.openapi` has the words for it); what every route answers, such as
+    503, is added there.
 
     A request that takes longer than `within_seconds`, its body included, is answered 503.
     """
@@ -53,7 +63,7 @@ def add_route(
     else:
         app.router.add_route(method, path, handled)
     operations = app.setdefault(OPERATIONS, {})
-    operations.setdefault(path, {})[method.lower()] = dict(operation)
+    operations.setdefault(path, {})[method.lower()] = Described(operation, style)
 
 
 def note(request: web.Request, **facts: Any) -> None:

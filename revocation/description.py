@@ -1,0 +1,134 @@
+"""What `/openapi.json` says of revocation's routes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from keyturn.contract.selectors import LONGEST_VALUE as LONGEST_NAMED
+from keyturn.contract.selectors import SelectorKind
+from serving.forms import FORM_TYPE, JSON_TYPE, LONGEST_VALUE
+from serving.openapi import (
+    CLIENT,
+    OPERATOR,
+    OTHER_FIELDS,
+    RECEIPT,
+    Schema,
+    answer,
+    body,
+    in_path,
+    in_query,
+    record,
+    text,
+)
+from serving.receipts import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Quorum
+
+LONGEST_REASON: Final = 200
+MOST_DIGITS: Final = 15  # Of a sequence: a number that JSON carries exactly.
+_WAIT: Final = (
+    in_query(
+        "wait",
+        {"enum": [Quorum.ALL, Quorum.MOST]},
+        "Answer once all live verifiers hold it, or more than half of them; or at the timeout (202)",
+    ),
+    in_query(
+        "timeout",
+        {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS, "default": DEFAULT_WAIT_SECONDS},
+        "How many seconds to wait at most",
+    ),
+)
+_ADOPTION: Final = {
+    "adoption": {
+        "operationId": "adoption",
+        "parameters": {"seq": "$response.body#/sequence"},
+        "description": "Who holds it later",
+    }
+}
+_NOT_ALL: Final = answer("It is durable; the laggards did not hold it at the timeout", RECEIPT, links=_ADOPTION)
+
+REVOKE: Final[Schema] = {
+    "operationId": "revoke",
+    "summary": "Revoke a token for the client that it was issued to (RFC 7009)",
+    "tags": ["revocation"],
+    "security": CLIENT,
+    "parameters": _WAIT,
+    "requestBody": body(
+        FORM_TYPE,
+        record(
+            {
+                "token": text(LONGEST_VALUE),
+                "token_type_hint": text(
+                    LONGEST_VALUE, shortest=0, about="Changes nothing: a token's form says what it is"
+                ),
+            },
+            optional=["token_type_hint"],
+            **OTHER_FIELDS,
+        ),
+    ),
+    "responses": {
+        "200": answer("Durable, or there was nothing left to revoke. With wait the body is a receipt, as with 202."),
+        "202": _NOT_ALL,
+        "400": {"description": "invalid_request, or invalid_grant: the token was issued to another client"},
+    },
+}
+
+
+def _selector(kind: SelectorKind, issuers: Sequence[str], *, cutoff: bool) -> Schema:
+    named: dict[str, Schema] = {} if kind is SelectorKind.ALL else {kind.value: text(LONGEST_NAMED)}
+    before: Schema = {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1e11,
+        "description": "Unix seconds, not later than now; what was granted before is revoked",
+    }
+    issuer: Schema = {"enum": list(issuers), "default": issuers[0]}
+    properties = named | ({"before": before} if cutoff else {}) | {"iss": issuer}
+    return record(properties, optional=["iss", *(["before"] if named else [])])
+
+
+_EXACT: Final = (SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION)
+_SHOWN: Final = record({"dry_run": {"const": True}, "lane": {"const": "revocations"}, "selector": {"type": "object"},
+                        "until": {"type": "number"}}, closed=False)  # fmt: skip
+ADOPTION: Final[Schema] = {
+    "operationId": "adoption",
+    "summary": "Say who holds a revocation of the running epoch by now",
+    "tags": ["revocation"],
+    "security": OPERATOR,
+    "parameters": [
+        in_path(
+            "seq", {"type": "integer", "minimum": 0, "maximum": 10**MOST_DIGITS - 1}, "The sequence of its receipt"
+        ),
+    ],
+    "responses": {
+        "200": answer("Its receipt, as it stands now", RECEIPT),
+        "404": {"description": "The running epoch has no such event"},
+    },
+}
+
+
+def revoke_selected(issuers: Sequence[str]) -> Schema:
+    """Return what is said of `POST /revocations`, which takes selectors of these issuers, the first unless named."""
+    selector = {"oneOf": [_selector(kind, issuers, cutoff=kind not in _EXACT) for kind in SelectorKind]}
+    return {
+    "operationId": "revokeSelected",
+    "summary": "Revoke all that a selector names",
+    "tags": ["revocation"],
+    "security": OPERATOR,
+    "parameters": _WAIT,
+    "requestBody": body(
+        JSON_TYPE,
+        record(
+            {
+                "selector": selector,
+                "reason": text(LONGEST_REASON, shortest=0),
+                "dry_run": {"type": "boolean", "default": False},
+            },
+            optional=["reason", "dry_run"],
+        ),
+    ),
+    "responses": {
+        "200": answer(
+            "The receipt of a durable revocation; with dry_run what it would be", {"anyOf": [RECEIPT, _SHOWN]},
+            links=_ADOPTION,
+        ),
+        "202": _NOT_ALL,
+    },
+}  # fmt: skip
