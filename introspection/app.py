@@ -7,6 +7,7 @@ from aiohttp import web
 from introspection.judge import Judge
 from introspection.routes import IntrospectionRoutes
 from introspection.settings import IntrospectionSettings
+from introspection.signed import SignedAnswers
 from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
@@ -24,8 +25,10 @@ class IntrospectionService:
         self._parts = parts
         self._signer = signer_of(self.name, identity=own.identity, signer=own.signer, clock=parts.clock)
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
-        verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens)
-        self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier))
+        # That a bound token comes with a proof of its key is for the resource server to see (RFC 9449, 6.2).
+        verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens, admit_bound=True)
+        signed = SignedAnswers(self._signer, parts.replica, parts.clock)
+        self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier), signed)
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""

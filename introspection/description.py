@@ -3,6 +3,7 @@
 from typing import Final
 
 from introspection.batch import MOST_TOKENS
+from introspection.negotiating import Rendering
 from serving.forms import FORM_TYPE, JSON_TYPE, LONGEST_VALUE
 from serving.openapi import OTHER_FIELDS, RESOURCE_SERVER, Schema, answer, array, body, record, text
 
@@ -13,13 +14,14 @@ _ACTIVE: Final = record(
     {
         "active": {"const": True},
         "token_type": {"enum": ["Bearer", "DPoP"]},
-        **dict.fromkeys(("scope", "client_id", "username", "sub", "iss", "jti", "grant_id"), _TEXT),
+        **dict.fromkeys(("scope", "client_id", "username", "sub", "iss", "jti", "grant_id", "sid"), _TEXT),
         **dict.fromkeys(("exp", "iat", "nbf"), _MOMENT),
         "aud": {"type": ["string", "array"], "items": {"type": "string"}},
         "cnf": {"type": "object"},
     },
-    optional=["scope", "username", "sub", "client_id", "nbf", "cnf", "grant_id"],
+    optional=["scope", "username", "sub", "client_id", "nbf", "cnf", "grant_id", "sid"],
 )
+_JWT: Final = {"type": "string", "pattern": r"^[\w-]+\.[\w-]+\.[\w-]+$"}
 _ANSWER: Final = {"oneOf": [_ACTIVE, _INACTIVE]}
 _TOKEN: Final = text(LONGEST_VALUE, about="One of more than 8 KiB is inactive")
 INTROSPECT: Final[Schema] = {
@@ -41,7 +43,21 @@ INTROSPECT: Final[Schema] = {
         ),
     ),
     "responses": {
-        "200": answer('The claims of an active token, or exactly {"active":false}', _ANSWER),
+        "200": {
+            "description": 'The claims of an active token, or exactly {"active":false}, in the form that Accept names',
+            "content": {
+                Rendering.JSON.value: {"schema": _ANSWER},
+                Rendering.SIGNED.value: {"schema": {**_JWT, "description": "RFC 9701"}},
+                Rendering.PHANTOM.value: {
+                    "schema": {
+                        **_JWT,
+                        "description": "An access token in place of an opaque one; of active tokens only",
+                    }
+                },
+            },
+        },
+        "406": {"description": "Nothing that Accept names is made here"},
+        "501": {"description": "Nothing signed is made here: the service was told of no signer"},
     },
 }
 INTROSPECT_BATCH: Final[Schema] = {
@@ -55,6 +71,7 @@ INTROSPECT_BATCH: Final[Schema] = {
             "In the order of tokens, what /introspect would answer to each",
             record({"results": array(_ANSWER, least=1, most=MOST_TOKENS)}),
         ),
+        "406": {"description": "Accept leaves JSON out"},
         "503": {"description": "Nothing can be said of one of them now; try again after Retry-After"},
     },
 }

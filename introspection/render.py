@@ -1,5 +1,6 @@
-"""Renders a verdict for the resource server that asked; one function for each form of answer."""
+"""Renders a verdict for the resource server that asked, as the RFC 7662 object that every form of answer says."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -10,9 +11,9 @@ from serving.problems import NO_STORE, Style, answer_status
 
 JSON: Final = "application/json"
 INACTIVE: Final = encode_json({"active": False})
-# RFC 7662, 2.2, and `cnf` (RFC 8705, RFC 9449); `grant_id` is ours, so that an operator can revoke what he sees.
+# RFC 7662, 2.2, and `cnf` (RFC 8705, RFC 9449); `grant_id` and `sid`, so that an operator can revoke what he sees.
 MEMBERS: Final = (
-    "scope", "client_id", "username", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf", "grant_id",
+    "scope", "client_id", "username", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf", "grant_id", "sid",
 )  # fmt: skip
 _KEPT_AS: Final = "rfc7662"
 
@@ -38,4 +39,9 @@ def content(verdict: Verdict) -> dict[str, Any]:
     """Return the members of an active token's introspection response."""
     claims = verdict.claims
     known = {name: claims[name] for name in MEMBERS if name in claims}
-    return {"active": True, "token_type": "Bearer", **known}
+    return {"active": True, "token_type": _token_type(claims.get("cnf")), **known}
+
+
+def _token_type(confirmation: object) -> str:
+    """Return how the token is to be presented: bound to a key of DPoP's (RFC 9449, 6.2), else as a bearer."""
+    return "DPoP" if isinstance(confirmation, Mapping) and "jkt" in confirmation else "Bearer"

@@ -1,28 +1,31 @@
-"""`POST /introspect` (RFC 7662), one question or a batch."""
+"""`POST /introspect`: RFC 7662, RFC 9701 or a phantom token, by `Accept`; and a batch of questions."""
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from introspection.batch import read_tokens, render_batch
 from introspection.description import INTROSPECT, INTROSPECT_BATCH
 from introspection.judge import Judge
+from introspection.negotiating import Rendering, negotiate
 from introspection.render import render
+from introspection.signed import SignedAnswers
 from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.authentication import Caller, authenticate_client
 from serving.forms import Form, read_form
 from serving.parts import Parts
-from serving.problems import OAuthError, Style
+from serving.problems import NO_STORE, OAuthError, Style
 from serving.routing import add_route, note
 
 
 class IntrospectionRoutes:
     """Handlers over the judge."""
 
-    def __init__(self, parts: Parts, judge: Judge) -> None:
-        self._parts, self._judge = parts, judge
+    def __init__(self, parts: Parts, judge: Judge, signed: SignedAnswers) -> None:
+        self._parts, self._judge, self._signed = parts, judge, signed
         about = "What introspection said."
         self._answers = parts.metrics.counter("keyturn_introspections", about, labels=("answer",))
 
@@ -41,14 +44,19 @@ class IntrospectionRoutes:
         token = form.get("token")
         if token is None:
             raise OAuthError("invalid_request", "token is missing")
+        rendering = _negotiate(request, among=tuple(Rendering))
         verdict = await self._judge_one(token, caller)
         self._answers.labels(verdict.kind.value).inc()
-        note(request, answer=verdict.kind.value, reason=verdict.reason, state=verdict.state.value)
-        return render(verdict)
+        note(
+            request, answer=verdict.kind.value, reason=verdict.reason, state=verdict.state.value,
+            rendering=rendering.name.lower(),
+        )  # fmt: skip
+        return await self._render(rendering, verdict, token, caller)
 
     async def introspect_batch(self, request: web.Request) -> web.Response:
         """Answer many questions of one caller, who is known before the body is read."""
         caller = self._authenticate(request, Form())
+        _negotiate(request, among=(Rendering.JSON,))
         tokens = await read_tokens(request)
         # Asked in one turn of the loop, they share one round trip to the store.
         verdicts = await asyncio.gather(*(self._judge_one(token, caller) for token in tokens))
@@ -66,7 +74,26 @@ class IntrospectionRoutes:
             raise OAuthError("invalid_client", "not a client that may introspect", status=401, basic=basic)
         return caller
 
+    async def _render(self, rendering: Rendering, verdict: Verdict, token: str, caller: Caller) -> web.Response:
+        if verdict.kind is Kind.UNKNOWN or rendering is Rendering.JSON:
+            return render(verdict)
+        if rendering is Rendering.SIGNED:
+            answer = await self._signed.answer(verdict, client_id=caller.client_id)
+            return web.Response(body=answer, headers=NO_STORE, content_type=rendering.value)
+        phantom = await self._signed.phantom(token, verdict)
+        if phantom is None:  # There is no token to hand out; RFC 7662 has the words for that.
+            return render(Verdict(Kind.INACTIVE, verdict.reason, verdict.state))
+        return web.Response(body=phantom, headers=NO_STORE, content_type=rendering.value)
+
     async def _judge_one(self, token: str, caller: Caller) -> Verdict:
         if len(token) > LARGEST_TOKEN_BYTES:
             return Verdict(Kind.INACTIVE, "oversized", self._parts.state())
         return await self._judge.judge(token, caller)
+
+
+def _negotiate(request: web.Request, *, among: Sequence[Rendering]) -> Rendering:
+    rendering = negotiate(request.headers.getall(hdrs.ACCEPT, []), among=among)
+    if rendering is None:
+        offered = ", ".join(one.value for one in among)
+        raise OAuthError("invalid_request", f"nothing that Accept names is made here: {offered}", status=406)
+    return rendering

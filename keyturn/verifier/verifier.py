@@ -45,12 +45,18 @@ class CacheFigures:
 
 
 class TokenVerifier:
-    """Judges access tokens of the replica's issuer; never waits and never reads anything but memory."""
+    """Judges access tokens of the replica's issuer; never waits and never reads anything but memory.
 
-    def __init__(self, replica: Replica, clock: Clock, *, cached_tokens: int = CACHED_TOKENS) -> None:
+    Tokens that are bound to a key (`cnf`) are judged like others only where `admit_bound` says that the key is somebody
+    else's to look at; else they are inactive, since here nobody proves that he has it.
+    """
+
+    def __init__(
+        self, replica: Replica, clock: Clock, *, cached_tokens: int = CACHED_TOKENS, admit_bound: bool = False
+    ) -> None:
         self.replica, self.clock = replica, clock
         self.figures = CacheFigures()
-        self._most = cached_tokens
+        self._most, self._admit_bound = cached_tokens, admit_bound
         self._cache: dict[bytes, _Checked] = {}
         self._now, self._boottime = clock.now, clock.boottime
 
@@ -144,7 +150,7 @@ class TokenVerifier:
     def _admit(self, token: bytes) -> _Checked:
         claims = self.genuine(token)
         key = self.replica.verification[parse_token(token).header.kid]
-        if "cnf" in claims:
+        if "cnf" in claims and not self._admit_bound:
             raise InvalidToken("bound", "a sender-constrained token does not pass as Bearer (RFC 9449, 7.2)")
         checked = _Checked(claims, key, float(claims["exp"]) + self._skew)
         if len(self._cache) >= self._most:

@@ -8,6 +8,7 @@ from keyservice.signing import LARGEST_BODY_BYTES
 from keyturn.contract.assertions import open_assertion
 from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.errors import ForgedSignature
+from keyturn.contract.purposes import PURPOSES
 from keyturn.contract.trust import IdentityKind
 from tests.building import Standing
 
@@ -22,6 +23,8 @@ class FakeSigner:
         self.status = 200
         self.answer: bytes | None = None
         self.longest_seconds = 86_400.0
+        self.late_seconds = 0
+        self.kids: dict[str, str] = {}  # By type, where it is not the world's.
 
     def application(self) -> web.Application:
         """Return it as an application."""
@@ -46,9 +49,9 @@ class FakeSigner:
             return web.Response(status=self.status)
         wanted = decode_object(body)["tokens"]
         self.batches.append(len(wanted))
-        allowed = trust.document.identities[service].may_sign[0]
+        allowed = {one.typ for one in trust.document.identities[service].may_sign}
         if trust.identity(service, IdentityKind.SERVICE) and any(
-            one["typ"] != allowed.typ or one["claims"]["sub"] == "refused" for one in wanted
+            one["typ"] not in allowed or one["claims"].get("sub") == "refused" for one in wanted
         ):
             return web.Response(status=403)
         if self.answer is not None:
@@ -56,11 +59,13 @@ class FakeSigner:
         return web.Response(body=encode_json({"tokens": [self._signed(one) for one in wanted]}))
 
     def _signed(self, one: dict[str, Any]) -> str:
-        world, now = self._stage.world, int(self._stage.world.clock.now())
-        header = {"alg": world.algorithms[world.signing_kid], "kid": world.signing_kid, "typ": one["typ"]}
-        exp = min(one["claims"]["exp"], now + self.longest_seconds)
-        claims = {**one["claims"], "iss": world.issuer, "iat": now, "exp": int(exp)}
-        return world.sign_raw(encode_json(header), encode_json(claims)).decode()
+        world, now, typ = self._stage.world, int(self._stage.world.clock.now()), one["typ"]
+        kid = self.kids.get(typ, world.signing_kid)
+        claims = {**one["claims"], "iss": world.issuer, "iat": now}
+        if PURPOSES[typ].expires:
+            claims["exp"] = int(min(claims["exp"], now + self.longest_seconds)) + self.late_seconds
+        header = {"alg": world.algorithms[kid], "kid": kid, "typ": typ}
+        return world.sign_raw(encode_json(header), encode_json(claims), kid=kid).decode()
 
 
 def unsigned(**claims: Any) -> dict[str, Any]:

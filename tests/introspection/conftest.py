@@ -8,9 +8,17 @@ import pytest
 from aiohttp import ClientSession
 
 from introspection.app import IntrospectionService
+from keyturn import entropy
 from keyturn.contract.credentials import secret_hash
-from keyturn.contract.trust import Client
-from tests.building import CLIENTS, RESOURCE, SECRETS, FickleRedis, Standing, basic, serving_at, standing
+from keyturn.contract.encoding import encode_json
+from keyturn.contract.envelope import StatementKey
+from keyturn.contract.jwk import ed25519_private_jwk
+from keyturn.contract.keys import Use
+from keyturn.contract.purposes import ACCESS_TOKEN, INTROSPECTION_ANSWER
+from keyturn.contract.trust import Client, MaySign
+from serving.listening import listening
+from tests.authorization.signer import FakeSigner
+from tests.building import CLIENTS, RESOURCE, SECRETS, FickleRedis, Standing, basic, serving_at, standing, write_secret
 from tests.clocks import LeapingClock
 from tests.world import AUDIENCE
 
@@ -42,7 +50,7 @@ def clock() -> LeapingClock:
 
 
 @pytest.fixture
-async def stage(store: FickleRedis, clock: LeapingClock) -> AsyncIterator[Standing]:
+async def stage(store: FickleRedis, clock: LeapingClock, identity: Any) -> AsyncIterator[Standing]:
     """Begin a world with an active key; its tokens are `shop`'s."""
     asking: Any = {"secret_hash": secret_hash(SECRETS[RESOURCE]), "may_introspect": True}
     clients = {
@@ -53,15 +61,38 @@ async def stage(store: FickleRedis, clock: LeapingClock) -> AsyncIterator[Standi
         "nothing": Client(**asking),
         "public": Client(secret_hash="", may_introspect=True, audiences=(AUDIENCE,)),
     }
-    async with standing(store, deaf=True, clients=clients, clock=clock) as one:
-        await one.publish(*one.world.first_key())
+    types = tuple(MaySign(typ=typ, any_audience=True) for typ in (INTROSPECTION_ANSWER, ACCESS_TOKEN))
+    async with standing(
+        store, deaf=True, clients=clients, clock=clock, services={"introspection": StatementKey(identity)},
+        may_sign={"introspection": types},
+    ) as one:  # fmt: skip
+        answers = one.world.new_key(use=Use.INTROSPECTION)
+        await one.publish(answers, one.world.activation(answers.kid), *one.world.first_key())
         yield one
 
 
 @pytest.fixture
-async def session(stage: Standing, tmp_path: Path) -> AsyncIterator[ClientSession]:
+def identity() -> Any:
+    """Make the service's identity."""
+    return entropy.new_statement_key()
+
+
+@pytest.fixture
+async def signer(stage: Standing, tmp_path: Path) -> AsyncIterator[FakeSigner]:
+    """Run the signer on its socket."""
+    fake = FakeSigner(stage)
+    fake.kids[INTROSPECTION_ANSWER] = next(key.kid for key in stage.member.replica.keys if key.use == "introspection")
+    async with listening(fake.application(), f"unix:{tmp_path}/run/sign.sock"):
+        yield fake
+
+
+@pytest.fixture
+async def session(stage: Standing, signer: FakeSigner, identity: Any, tmp_path: Path) -> AsyncIterator[ClientSession]:
     """Serve the introspection service."""
-    async with serving_at([IntrospectionService(stage.settings(tmp_path), stage.parts)], stage.parts) as client:
+    write_secret(tmp_path / "identity.jwk", encode_json(ed25519_private_jwk(identity)).decode())
+    own = {"identity_file": "identity.jwk", "signer": f"unix:{tmp_path}/run/sign.sock"}
+    service = IntrospectionService(stage.settings(tmp_path, introspection=own), stage.parts)
+    async with serving_at([service], stage.parts) as client:
         yield client
 
 
@@ -69,9 +100,11 @@ async def session(stage: Standing, tmp_path: Path) -> AsyncIterator[ClientSessio
 def ask(session: ClientSession) -> Ask:
     """Return a function that asks about a token, as `resource` unless it is told another."""
 
-    async def one(token: str | bytes, client_id: str = RESOURCE, **form: str) -> Answer:
+    async def one(token: str | bytes, client_id: str = RESOURCE, *, accept: str | None = None, **form: str) -> Answer:
         text = token.decode() if isinstance(token, bytes) else token
         headers = basic(client_id, SECRETS.get(client_id, SECRETS[RESOURCE]))
+        if accept is not None:
+            headers["Accept"] = accept
         async with session.post("/introspect", data={"token": text, **form}, headers=headers) as answer:
             kept = {name: value for name, value in answer.headers.items() if name != "Date"}
             return Answer(answer.status, await answer.read(), kept)

@@ -1,0 +1,118 @@
+"""What the signer makes of a verdict: the signed answer of RFC 9701, and a JWT in place of an opaque token."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from introspection.render import as_json, content
+from keyturn.clock import Clock
+from keyturn.contract.credentials import credential_kind
+from keyturn.contract.encoding import decode_object, encode_json, unb64url
+from keyturn.contract.errors import MalformedInput, SignerUnavailable, SigningRefused
+from keyturn.contract.keys import KeySet
+from keyturn.contract.purposes import ACCESS_TOKEN, INTROSPECTION_ANSWER
+from keyturn.verifier.replica import Replica
+from keyturn.verifier.verdict import Kind, Verdict
+from serving.signing import Signer
+
+MOST_KEPT: Final = 4096
+ANSWER_KEPT_SECONDS: Final = 1.0
+PHANTOM_KEPT_SECONDS: Final = 30.0
+# What a phantom token takes over from the record: RFC 9068, 2.2, and what a revocation or a binding may name.
+# The signer sets `iss` and `iat`.
+PHANTOM_MEMBERS: Final = (
+    "sub", "client_id", "aud", "scope", "exp", "nbf", "jti", "grant_id", "sid", "cnf", "act", "status", "auth_time",
+    "acr", "amr", "username", "roles", "groups", "entitlements",
+)  # fmt: skip
+
+
+class SignedAnswers:
+    """Has answers signed; what would be signed the same again is kept for a moment, as long as the keys are the same.
+
+    Verdicts are never kept here: each question was judged before it comes to this.
+    """
+
+    def __init__(self, signer: Signer, replica: Replica, clock: Clock) -> None:
+        self._signer, self._replica, self._clock = signer, replica, clock
+        self._answers, self._phantoms = _Kept(replica, clock), _Kept(replica, clock)
+
+    async def answer(self, verdict: Verdict, *, client_id: str) -> bytes:
+        """Return the JWT response for this caller (RFC 9701, 5): active or inactive, it is signed.
+
+        `aud` is the caller; there is no `sub` and no `exp`, so that nobody takes it for an access token. It may have
+        been signed up to a second ago. Raises SignerUnavailable or SignerMissing.
+        """
+        key = client_id, as_json(verdict)
+        kept = self._answers.get(key)
+        if kept is None:
+            told = {"active": False} if verdict.kind is not Kind.ACTIVE else content(verdict)
+            claims = {"aud": client_id, "token_introspection": told}
+            keys = self._replica.keys
+            kept = await self._sign(INTROSPECTION_ANSWER, claims)
+            self._answers.keep(key, kept, keys=keys, seconds=ANSWER_KEPT_SECONDS)
+        return kept
+
+    async def phantom(self, token: str, verdict: Verdict) -> bytes | None:
+        """Return an access token (RFC 9068) of the same names, audience and scope that ends no later than this one.
+
+        A JWT is returned as it is. None for a token that is not active, or past its `exp` (which verdicts forgive for
+        the skew): no JWT can be made of it that anybody would take. Raises SignerUnavailable or SignerMissing.
+        """
+        ends = verdict.claims.get("exp", 0)
+        if verdict.kind is not Kind.ACTIVE or self._clock.now() >= ends:
+            return None
+        if credential_kind(token) is None:
+            return token.encode("ascii")
+        claims = {name: verdict.claims[name] for name in PHANTOM_MEMBERS if name in verdict.claims}
+        key = "", encode_json(claims)
+        kept = self._phantoms.get(key)
+        if kept is None:
+            keys = self._replica.keys
+            kept = await self._sign(ACCESS_TOKEN, claims)
+            left = _ending(kept, by=ends) - self._clock.now()  # The signer may have made it shorter.
+            if left <= 0:
+                return None
+            self._phantoms.keep(key, kept, keys=keys, seconds=min(PHANTOM_KEPT_SECONDS, left / 2))
+        return kept
+
+    async def _sign(self, typ: str, claims: Mapping[str, Any]) -> bytes:
+        try:
+            return (await self._signer.sign(typ, claims)).encode("ascii")
+        except SigningRefused as error:  # Our identity's trouble, not the caller's.
+            raise SignerUnavailable(f"the signer makes no {typ} for this service: {error}") from error
+
+
+def _ending(token: bytes, *, by: float) -> float:
+    """Return the `exp` of a JWT that was just signed; raises SignerUnavailable if it would outlive what it is for."""
+    try:
+        ends = float(decode_object(unb64url(token.split(b".")[1]))["exp"])
+    except (IndexError, KeyError, TypeError, ValueError, MalformedInput) as error:
+        raise SignerUnavailable("the signer's answer is no token") from error
+    if ends > by:
+        raise SignerUnavailable("the signer made a token that outlives the one it stands for")
+    return ends
+
+
+class _Kept:
+    """Signed bytes by what they say, for some seconds and under one state of the key set; a bounded number."""
+
+    def __init__(self, replica: Replica, clock: Clock) -> None:
+        self._replica, self._clock = replica, clock
+        self._keys: KeySet | None = None
+        self._kept: dict[tuple[str, bytes], tuple[float, bytes]] = {}
+
+    def get(self, key: tuple[str, bytes]) -> bytes | None:
+        """Return what was signed, None if it is too old or a key has changed since."""
+        if self._replica.keys is not self._keys:
+            self._keys = self._replica.keys
+            self._kept.clear()
+        until, signed = self._kept.get(key, (0.0, b""))
+        return signed if self._clock.boottime() < until else None
+
+    def keep(self, key: tuple[str, bytes], signed: bytes, *, keys: KeySet, seconds: float) -> None:
+        """Remember what was signed since the key set was `keys`, if it still is; the oldest makes way."""
+        if self._keys is not keys or self._replica.keys is not keys:
+            return  # A key that was revoked meanwhile may have signed it.
+        self._kept.pop(key, None)
+        if len(self._kept) >= MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = self._clock.boottime() + seconds, signed
