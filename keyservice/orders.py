@@ -1,6 +1,5 @@
 """What an operator's order says: read from a request, refused by name; and what an emergency leaves exposed."""
 
-import re
 from datetime import datetime
 from typing import Any
 
@@ -10,11 +9,11 @@ from keyservice.rotator import Order
 from keyturn.contract.encoding import digest, encode_json
 from keyturn.contract.errors import MalformedInput
 from keyturn.contract.rotation import RotationPolicy
+from serving.forms import read_idempotency_key
 from serving.receipts import read_wait
 
 LONGEST_REASON = 200
 FARTHEST_SECONDS = 366 * 86_400.0
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def read_rotation(
@@ -63,12 +62,8 @@ def _event_id(body: dict[str, Any], request: web.Request) -> str | None:
 
     Else another order under the same key would be answered as done, and not be carried out.
     """
-    keys = request.headers.getall("Idempotency-Key", [])
-    if not keys:
-        return None
-    if len(keys) > 1 or _IDEMPOTENCY_KEY.fullmatch(keys[0]) is None:
-        raise MalformedInput("Idempotency-Key stands once, with 1 to 128 visible ASCII characters")
-    return "order:" + digest(f"{request.path}\0{keys[0]}\0".encode() + encode_json(body))
+    key = read_idempotency_key(request)
+    return None if key is None else "order:" + digest(f"{request.path}\0{key}\0".encode() + encode_json(body))
 
 
 def _moment(value: object, now: float) -> float:

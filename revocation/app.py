@@ -17,6 +17,7 @@ from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from revocation.keeping import Keeping
+from revocation.orders import OrderBook
 from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
 from revocation.writer import RevocationWriter
@@ -58,7 +59,9 @@ class RevocationService:
             self._publisher, parts.feed, replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning,
         )  # fmt: skip
-        self._writer = RevocationWriter(self._publisher, parts.follower.catch_up, parts.clock)
+        book = OrderBook(parts.feed, replica)
+        parts.follower.on_change.append(book.look)
+        self._writer = RevocationWriter(self._publisher, parts.follower.catch_up, parts.clock, book=book)
         self._watch = PresenceWatch(
             parts.feed, self._trust, parts.clock,
             live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
@@ -66,7 +69,7 @@ class RevocationService:
         )  # fmt: skip
         self._routes = RevocationRoutes(
             parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,
-            watch=self._watch,
+            book=book, watch=self._watch,
             keeping=Keeping(
                 longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
                 leeway_seconds=rotation.lease + own.leeway,

@@ -14,6 +14,7 @@ from serving.openapi import (
     Schema,
     answer,
     body,
+    in_header,
     in_path,
     in_query,
     record,
@@ -34,6 +35,11 @@ _WAIT: Final = (
         {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS, "default": DEFAULT_WAIT_SECONDS},
         "How many seconds to wait at most",
     ),
+)
+_IDEMPOTENCY_KEY: Final = in_header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    "By it an order that is repeated is recognised, and carried out once",
 )
 _ADOPTION: Final = {
     "adoption": {
@@ -112,7 +118,7 @@ def revoke_selected(issuers: Sequence[str]) -> Schema:
     "summary": "Revoke all that a selector names",
     "tags": ["revocation"],
     "security": OPERATOR,
-    "parameters": _WAIT,
+    "parameters": [*_WAIT, _IDEMPOTENCY_KEY],
     "requestBody": body(
         JSON_TYPE,
         record(
@@ -130,5 +136,6 @@ def revoke_selected(issuers: Sequence[str]) -> Schema:
             links=_ADOPTION,
         ),
         "202": _NOT_ALL,
+        "422": {"description": "The Idempotency-Key came with another body before; nothing was done"},
     },
 }  # fmt: skip

@@ -1,29 +1,29 @@
 """Revocation over HTTP: RFC 7009 for a token's own client, selectors and adoption for operators."""
 
-from typing import Any
-
 from aiohttp import web
 
 from keyturn.contract.credentials import credential_kind
-from keyturn.contract.errors import InvalidSelector, MalformedInput, StoreUnavailable
+from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.positions import Lane
-from keyturn.contract.selectors import Entry, Selector, parse_selector
+from keyturn.contract.selectors import Entry
 from keyturn.feed.presence import PresenceWatch
 from keyturn.verifier.verifier import TokenVerifier
-from revocation.description import ADOPTION, LONGEST_REASON, MOST_DIGITS, REVOKE, revoke_selected
+from revocation.description import ADOPTION, MOST_DIGITS, REVOKE, revoke_selected
 from revocation.keeping import Keeping
+from revocation.once import Orders
+from revocation.orders import Mark, OrderBook
+from revocation.reading import OrderReader, shown
 from revocation.tokens import TokenFinder, selector_of
 from revocation.writer import RevocationWriter, Written
 from serving.authentication import authenticate_client, require_admin
-from serving.forms import read_form, read_json
+from serving.forms import read_form, read_idempotency_key, read_json
 from serving.parts import Parts
 from serving.problems import NotFound, OAuthError, Style, json_answer
-from serving.receipts import Quorum, Vouching, Wait, read_wait, receipt, receipt_of
+from serving.receipts import Quorum, Vouching, Wait, read_wait, receipt_of
 from serving.records import RecordStore
 from serving.routing import add_route, note
 
 RECORD_LEFT = "record_left"  # Its token is revoked all the same: whoever reads a record asks the replica, too.
-_MEMBERS = frozenset({"selector", "reason", "dry_run"})
 
 
 class RevocationRoutes:
@@ -35,12 +35,14 @@ class RevocationRoutes:
         *,
         records: RecordStore,
         writer: RevocationWriter,
+        book: OrderBook,
         watch: PresenceWatch,
         keeping: Keeping,
     ) -> None:
         self._parts, self._records, self._writer, self._watch = parts, records, writer, watch
-        self._keeping = keeping
+        self._keeping, self._reader = keeping, OrderReader(parts, keeping)
         self._vouching = Vouching(parts)
+        self._orders = Orders(writer, book, self._current, self._vouching)
         metrics, about = parts.metrics, "What came of the revocations that were asked for."
         self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))
         metrics.read_gauge("keyturn_revocations_waiting", "Revocations that wait for their event.", lambda: len(writer))
@@ -88,13 +90,14 @@ class RevocationRoutes:
         admin = await require_admin(request, self._records, self._parts)
         note(request, client_id=admin.get("client_id"))
         wait = read_wait(request)
-        order = await read_json(request)
-        entry, dry_run = self._read_order(order)
-        if dry_run:
-            return json_answer({"dry_run": True, "lane": Lane.REVOCATIONS.value, **_shown(entry)})
-        written = await self._writer.write(entry, report=wait.asked)
-        self._count(request, "revoked", written)
-        return await self._receipt(written, wait)
+        body, key = await read_json(request), read_idempotency_key(request)
+        asked = self._reader.order(body)
+        if asked.dry_run:
+            return json_answer({"dry_run": True, "lane": Lane.REVOCATIONS.value, **shown(asked.entry)})
+        mark = None if key is None else Mark.of(str(admin.get("client_id")), key, body)
+        done = await self._orders.carry_out(asked.entry, mark, report=wait.asked)
+        self._count(request, "repeated" if done.again else "revoked", done)
+        return await self._receipt(done, wait)
 
     async def adoption(self, request: web.Request) -> web.Response:
         """Say who has adopted a revocation of the running epoch by now."""
@@ -111,22 +114,6 @@ class RevocationRoutes:
             durability=await self._vouching.word(Lane.REVOCATIONS, place),
         )  # fmt: skip
         return json_answer(told)
-
-    def _read_order(self, order: dict[str, Any]) -> tuple[Entry, bool]:
-        if unknown := order.keys() - _MEMBERS:
-            raise MalformedInput(f"unknown member {min(unknown)!r}; the body has selector, reason and dry_run")
-        members, reason, dry_run = order.get("selector"), order.get("reason", ""), order.get("dry_run", False)
-        if not isinstance(members, dict):
-            raise InvalidSelector('no selector; send one such as {"selector": {"sub": "alice"}}')
-        if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
-            raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
-        if not isinstance(dry_run, bool):
-            raise MalformedInput("dry_run is true or false")
-        parts, now = self._parts, self._parts.clock.now()
-        selector = parse_selector(members, issuer=parts.issuer, now=now, skew_seconds=parts.skew_seconds)
-        ours = selector.iss == parts.issuer
-        until = self._keeping.of_selector(parts.replica.keys, now) if ours else self._keeping.of_foreign(selector, now)
-        return Entry(selector=selector, until=until, reason=reason), dry_run
 
     async def _nothing_to_revoke(self, request: web.Request, wait: Wait, outcome: str) -> web.Response:
         """Answer 200 (RFC 7009, 2.2), if the store bears out that nothing has passed us by; else 503.
@@ -146,10 +133,10 @@ class RevocationRoutes:
         return json_answer(told, status=200 if complete else 202)
 
     async def _receipt(self, written: Written, wait: Wait) -> web.Response:
-        told, complete = await receipt(
-            self._watch, written.event, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
-            appended_boottime=written.begun_boottime, clock=self._parts.clock,
-            durability=await self._vouching.word(Lane.REVOCATIONS, written.event.position.place),
+        told, complete = await receipt_of(
+            self._watch, Lane.REVOCATIONS, written.place, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
+            appended_boottime=written.begun_boottime,
+            durability=await self._vouching.word(Lane.REVOCATIONS, written.place),
         )  # fmt: skip
         return json_answer(told, status=200 if complete else 202)
 
@@ -159,7 +146,7 @@ class RevocationRoutes:
 
     def _count(self, request: web.Request, outcome: str, written: Written | None = None) -> None:
         self._outcomes.labels(outcome=outcome).inc()
-        note(request, outcome=outcome, **({} if written is None else {"sequence": written.event.position.sequence}))
+        note(request, outcome=outcome, **({} if written is None else {"sequence": written.place[1]}))
 
     async def _forget(self, token: str) -> None:
         """Delete an opaque token's record; the revocation holds without that."""
@@ -175,13 +162,3 @@ def _wait(request: web.Request) -> Wait:
         return read_wait(request)
     except MalformedInput as error:
         raise OAuthError("invalid_request", str(error)) from error
-
-
-def _shown(entry: Entry) -> dict[str, Any]:
-    selector: Selector = entry.selector
-    members: dict[str, Any] = {"iss": selector.iss}
-    if selector.value:
-        members[selector.kind.value] = selector.value
-    if selector.before is not None:
-        members["before"] = selector.before
-    return {"selector": members, "until": entry.until}

@@ -1,5 +1,6 @@
 """Reads request bodies: one form or one JSON object, within limits, each name at most once."""
 
+import re
 from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,6 +16,9 @@ JSON_TYPE = "application/json"
 MOST_FIELDS = 64
 LONGEST_NAME = 64
 LONGEST_VALUE = 16 * 1024
+
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Form(dict[str, str]):
@@ -77,3 +81,13 @@ async def read_json(request: web.Request, *, largest_bytes: int | None = None) -
         return decode_object(body)
     except MalformedInput as error:
         raise MalformedInput(f"the body is {error}") from None
+
+
+def read_idempotency_key(request: web.Request) -> str | None:
+    """Return the `Idempotency-Key` of a request, None without one; raises MalformedInput."""
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
+        return None
+    if len(keys) > 1 or _IDEMPOTENCY_KEY.fullmatch(keys[0]) is None:
+        raise MalformedInput("Idempotency-Key stands once, with 1 to 128 visible ASCII characters")
+    return keys[0]

@@ -67,6 +67,12 @@ class NotFound(KeyturnError):
     code = "not_found"
 
 
+class KeyReused(KeyturnError):
+    """An idempotency key that came with another body before; nothing was done."""
+
+    code = "idempotency_key_reused"
+
+
 class Busy(KeyturnError):
     """A bounded queue is full: nothing was done, and later it may be."""
 
@@ -92,6 +98,7 @@ _TABLE: Mapping[type[KeyturnError], _Row] = {
     InvalidSelector: _BAD_REQUEST,
     MalformedInput: _BAD_REQUEST,
     NotFound: _Row(404, "invalid_request"),
+    KeyReused: _Row(422, "invalid_request"),
     AssertionRefused: _Row(401, "invalid_client"),
     SigningRefused: _Row(403, "access_denied"),
     SignerMissing: _Row(501, "server_error"),

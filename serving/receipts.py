@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from keyturn.clock import Clock
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, StoreUnavailable
-from keyturn.contract.events import SignedEvent
 from keyturn.contract.positions import Lane
 from keyturn.feed.assurance import Durability
 from keyturn.feed.presence import Adopters, PresenceWatch
@@ -68,28 +66,6 @@ def read_wait(request: web.Request) -> Wait:
     if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
         raise MalformedInput(f"timeout is a number of seconds from 0 to {LONGEST_WAIT_SECONDS:g}")
     return Wait(Quorum(wait[0]) if wait else Quorum.NOBODY, seconds)
-
-
-async def receipt(
-    watch: PresenceWatch,
-    signed: SignedEvent,
-    *,
-    wait: Quorum,
-    timeout_seconds: float,
-    appended_boottime: float,
-    clock: Clock,
-    durability: str,
-) -> tuple[dict[str, Any], bool]:
-    """Return the receipt of an event and whether those have adopted it who are waited for.
-
-    With `wait` it first waits for them, or until the time is up. `appended_boottime` is when the append began
-    (a report may arrive before the append returns); `clock` is the one that it was read from.
-    """
-    place = signed.position.place
-    return await receipt_of(
-        watch, signed.event.lane, place, wait=wait, timeout_seconds=timeout_seconds,
-        appended_boottime=min(appended_boottime, clock.boottime()), durability=durability,
-    )  # fmt: skip
 
 
 async def receipt_of(

@@ -5,18 +5,14 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from keyturn import entropy
-from keyturn.cli.answers import ExitStatus, OutcomeUnknown, WrongUsage
+from keyturn.cli.answers import ExitStatus, WrongUsage
 from keyturn.cli.arguments import common_options, moment_of, waiting_options, waiting_query
 from keyturn.cli.bringing import add_import
-from keyturn.cli.origin import Answer
+from keyturn.cli.ordering import add_idempotency_key, order
 from keyturn.cli.receipts import ACCEPTED, show_receipt
 from keyturn.cli.session import Session, online
 from keyturn.cli.tables import moment, table
-from keyturn.clock import SystemClock
 
-ATTEMPTS = 3
-PAUSE_SECONDS = 1.0  # What the services ask for by Retry-After.
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,128}")
 _COLUMNS = ("kid", "alg", "phase", "published_at", "active_at", "retiring_at", "removed_at")
 _REFUSALS = (400, 404, 409)
@@ -35,23 +31,16 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
         "--at", type=moment_of, metavar="MOMENT",
         help="not before this moment (Unix seconds, or ISO 8601 with a zone; default: now)",
     )  # fmt: skip
-    _add_idempotency_key(rotate)
+    add_idempotency_key(rotate)
     rotate.set_defaults(run=online(_rotate))
     revoke = commands.add_parser(
         "revoke", parents=[common_options(), waiting_options()],
         help="emergency: reject a key, and all that it signed, by name",
     )  # fmt: skip
     revoke.add_argument("kid")
-    _add_idempotency_key(revoke)
+    add_idempotency_key(revoke)
     revoke.set_defaults(run=online(_revoke))
     add_import(commands)
-
-
-def _add_idempotency_key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--idempotency-key", metavar="KEY",
-        help="repeat an order with the same key, and it is carried out once (default: a new one for each command)",
-    )  # fmt: skip
 
 
 async def _list(args: argparse.Namespace, session: Session) -> ExitStatus:  # noqa: ARG001 - every command takes them
@@ -79,28 +68,10 @@ async def _revoke(args: argparse.Namespace, session: Session) -> ExitStatus:
 async def _change(
     args: argparse.Namespace, session: Session, path: str, question: dict[str, Any], done: str
 ) -> ExitStatus:
-    query, key = waiting_query(args), args.idempotency_key or entropy.uuid7(SystemClock().now())
-    if not _VISIBLE.fullmatch(key):
-        raise WrongUsage("--idempotency-key has 1 to 128 visible ASCII characters")
-    answer = await _order(session, path, query=query, json=question, idempotency_key=key)
+    query = waiting_query(args)
+    answer = await order(session, path, args, query=query, json=question, accept=(*ACCEPTED, *_REFUSALS))
     if answer.status not in ACCEPTED:
         session.printer.answer(answer.object(), f"not done: {answer.problem}")
         return ExitStatus.NO
     ordered_for = getattr(args, "at", None)
     return show_receipt(session.printer, answer, done, waited=bool(query), ordered_for=ordered_for)
-
-
-async def _order(session: Session, path: str, **order: Any) -> Answer:
-    """Send an order, again where its outcome is unknown: by its idempotency key it is carried out once."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return await session.as_admin("POST", path, accept=(*ACCEPTED, *_REFUSALS), **order)
-        except OutcomeUnknown:
-            await SystemClock().sleep(PAUSE_SECONDS)
-    try:
-        return await session.as_admin("POST", path, accept=(*ACCEPTED, *_REFUSALS), **order)
-    except OutcomeUnknown as error:
-        raise OutcomeUnknown(
-            f"{error}; it may have been carried out: repeat the command with --idempotency-key "
-            f"{order['idempotency_key']}"
-        ) from error

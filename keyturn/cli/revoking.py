@@ -13,6 +13,7 @@ from keyturn.cli.arguments import (
     waiting_query,
 )
 from keyturn.cli.environment import Role
+from keyturn.cli.ordering import add_idempotency_key, order
 from keyturn.cli.origin import Answer, basic
 from keyturn.cli.receipts import ACCEPTED, show_receipt
 from keyturn.cli.session import Session, online
@@ -43,6 +44,7 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
         help="only grants from before this moment (Unix seconds, or ISO 8601 with a zone; default: now)",
     )  # fmt: skip
     revoke.add_argument("--dry-run", action="store_true", help="say what it would revoke, and revoke nothing")
+    add_idempotency_key(revoke)
     revoke.set_defaults(run=online(_revoke))
 
 
@@ -56,8 +58,8 @@ async def _revoke(args: argparse.Namespace, session: Session) -> ExitStatus:
 
 
 async def _revoke_token(args: argparse.Namespace, session: Session, token: str) -> ExitStatus:
-    if args.reason or args.dry_run:
-        raise WrongUsage("--reason and --dry-run go with a selector")
+    if args.reason or args.dry_run or args.idempotency_key:
+        raise WrongUsage("--reason, --dry-run and --idempotency-key go with a selector")
     credentials, query = session.environment.credentials(Role.CLIENT), waiting_query(args)
     async with session.issuer() as issuer:
         answer = await issuer.ask(
@@ -79,7 +81,7 @@ async def _revoke_selected(args: argparse.Namespace, session: Session, selector:
     if args.dry_run:
         question["dry_run"] = True
     query = waiting_query(args)
-    answer = await session.as_admin("POST", "/revocations", query=query, json=question, accept=(*ACCEPTED, 400))
+    answer = await order(session, "/revocations", args, query=query, json=question, accept=(*ACCEPTED, 400, 422))
     if answer.status not in ACCEPTED:
         return _refused(session, answer)
     if args.dry_run:

@@ -45,11 +45,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reason: str = ""
 
 
-def parse_selector(members: Mapping[str, Any], *, issuer: str, now: float, skew_seconds: float) -> Selector:
+def parse_selector(
+    members: Mapping[str, Any], *, issuer: str, now: float, skew_seconds: float, default_before: float | None = None
+) -> Selector:
     """Read a selector as the API takes it: one naming member, `iss` and, for a cutoff, `before`.
 
-    `iss` defaults to `issuer` and `before` to `now`. Raises InvalidSelector for a member that is unknown, a name
-    that is empty or too long, two names, or a `before` later than now + skew.
+    `iss` defaults to `issuer` and `before` to `default_before`, else to `now`. Raises InvalidSelector for a member that
+    is unknown, a name that is empty or too long, two names, or a `before` later than now + skew.
     """
     named = [kind for kind in SelectorKind if kind is not SelectorKind.ALL and kind.value in members]
     unknown = members.keys() - {kind.value for kind in named} - {"iss", "before"}
@@ -67,7 +69,7 @@ def parse_selector(members: Mapping[str, Any], *, issuer: str, now: float, skew_
         if "before" in members:
             raise InvalidSelector(f"before has no meaning beside {kind.value}, which is revoked for good")
         return Selector(iss=iss, kind=kind, value=value)
-    before = members.get("before", now)
+    before = members.get("before", now if default_before is None else default_before)
     if isinstance(before, bool) or not isinstance(before, int | float) or not 0 < before < 1e11:  # noqa: PLR2004
         raise InvalidSelector("before is a moment in Unix seconds")
     if before > now + skew_seconds:

@@ -224,7 +224,7 @@ async def test_an_order_is_repeated_by_its_key_where_nobody_knows_what_came_of_i
     keyturn: Run, fake: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 503 may have landed: the same key makes the second try safe, and lets an operator go on by hand."""
-    monkeypatch.setattr("keyturn.cli.keys.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("keyturn.cli.ordering.PAUSE_SECONDS", 0.01)
     fake.answer("POST /keys/rotate", 503, {"title": "Service Unavailable"}, Retry_After="1")
     ran = await keyturn("keys", "rotate")
     keys = {one.headers["Idempotency-Key"] for one in fake.asked if one.target == "/keys/rotate"}
@@ -236,6 +236,22 @@ async def test_an_order_is_repeated_by_its_key_where_nobody_knows_what_came_of_i
     assert fake.of("/keys/rotate").headers["Idempotency-Key"] not in keys
     await keyturn("keys", "rotate", "--idempotency-key", "change-4711")
     assert fake.of("/keys/rotate").headers["Idempotency-Key"] == "change-4711"
+
+
+async def test_a_revocation_by_selector_is_repeated_by_its_key_too(
+    keyturn: Run, fake: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its moment is the first order's, so that a retry does not end what was granted meanwhile."""
+    monkeypatch.setattr("keyturn.cli.ordering.PAUSE_SECONDS", 0.01)
+    fake.answer("POST /revocations", 503, {"title": "Service Unavailable"}, Retry_After="1")
+    ran = await keyturn("revoke", "--sub", "alice")
+    keys = {one.headers["Idempotency-Key"] for one in fake.asked if one.target == "/revocations"}
+    assert (ran.status, len(keys), f"--idempotency-key {min(keys)}" in ran.err) == (3, 1, True)
+    fake.answer("POST /revocations", 422, {"title": "Unprocessable", "detail": "came with another body before"})
+    ran = await keyturn("revoke", "--sub", "bob", "--idempotency-key", "case-7")
+    assert (ran.status, ran.out) == (1, "not revoked: came with another body before\n")
+    assert fake.of("/revocations").headers["Idempotency-Key"] == "case-7"
+    assert (await keyturn("revoke", "-", "--idempotency-key", "case-7", stdin=SIGNED)).status == 2
 
 
 async def test_an_emergency_says_in_words_who_is_exposed_and_until_when(keyturn: Run, fake: FakeOrigin) -> None:

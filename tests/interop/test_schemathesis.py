@@ -21,6 +21,9 @@ hooks = "tests.interop.schemathesis_hooks"
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 406, 413, 415]
 
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "401", "403", "404", "422", "5xx"]
+
 [auth.openapi.resourceServer]
 username = "${KEYTURN_RESOURCE_ID}"
 password = "${KEYTURN_RESOURCE_SECRET}"

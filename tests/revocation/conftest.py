@@ -97,10 +97,12 @@ class Office:
             text = await response.text()
             return response.status, json.loads(text) if text else None
 
-    async def admin(self, method: str, path: str, body: Mapping[str, Any] | None = None, **claims: Any) -> Any:
-        """Ask as an operator; return status and JSON."""
+    async def admin(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None, **claims: Any
+    ) -> Any:
+        """Ask as an operator, with an idempotency key if one is given; return status and JSON."""
         token = await self.opaque(**({"client_id": ADMIN, "scope": "keyturn:admin", "sub": ADMIN} | claims))
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}"} | ({} if key is None else {"Idempotency-Key": key})
         async with self.http.request(method, path, json=body, headers=headers) as response:
             return response.status, await response.json()
 

@@ -12,7 +12,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.reports import Report, sign_report
 from keyturn.contract.selectors import SelectorKind
 from keyturn.feed.presence import PresenceWatch
-from serving.receipts import Quorum, read_wait, receipt, receipt_of
+from serving.receipts import Quorum, read_wait, receipt_of
 from tests.clocks import ManualClock
 from tests.waiting import eventually
 from tests.world import World, new_statement_key
@@ -133,9 +133,9 @@ async def test_waiting_ends_with_the_last_report() -> None:
         publisher = stage.world.publisher(Lane.REVOCATIONS, member)
         signed = await publisher.append([stage.world.entry(SelectorKind.JTI, "a")], report=True)
         asked = asyncio.create_task(
-            receipt(
-                stage.watch, signed, wait=Quorum.ALL, timeout_seconds=5, appended_boottime=stage.clock.boottime(),
-                clock=stage.clock, durability="local",
+            receipt_of(
+                stage.watch, Lane.REVOCATIONS, signed.position.place, wait=Quorum.ALL, timeout_seconds=5,
+                appended_boottime=stage.clock.boottime(), durability="local",
             )
         )  # fmt: skip
         await stage.report("one", PLACE)

@@ -11,8 +11,9 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, SelectorKind
 from keyturn.feed.publisher import Publisher
 from revocation import writer as limits
+from revocation.orders import OrderBook
 from revocation.writer import RevocationWriter
-from tests.clocks import ManualClock
+from tests.clocks import HastyClock, ManualClock
 from tests.world import Member, World
 
 
@@ -26,13 +27,13 @@ class GatedPublisher:
         self.failures: list[Exception] = []
         self.batches: list[tuple[int, bool]] = []
 
-    async def append(self, content: Sequence[Entry], *, report: bool) -> SignedEvent:
+    async def append(self, content: Sequence[Entry], *, report: bool, event_id: str | None) -> SignedEvent:
         """Append when the gate is open."""
         await self.gate.wait()
         self.batches.append((len(content), report))
         if self.failures:
             raise self.failures.pop(0)
-        return await self._publisher.append(content, report=report)
+        return await self._publisher.append(content, report=report, event_id=event_id)
 
 
 class Bench:
@@ -42,7 +43,8 @@ class Bench:
         self.world, self.member = world, member
         self.publisher = GatedPublisher(world.publisher(Lane.REVOCATIONS, member))
         self.catch_ups = 0
-        self.writer = RevocationWriter(self.publisher, self.catch_up, world.clock)
+        self.book = OrderBook(world.feed, member.replica)
+        self.writer = RevocationWriter(self.publisher, self.catch_up, world.clock, book=self.book)
 
     async def catch_up(self) -> None:
         """Read what others wrote."""
@@ -62,14 +64,14 @@ class Bench:
 @pytest.fixture
 async def bench() -> Bench:
     """Begin a world and a writer."""
-    world = await World().begin()
+    world = await World(clock=HastyClock()).begin()
     return Bench(world, await world.caught_up())
 
 
 async def test_an_idle_writer_appends_at_once(bench: Bench) -> None:
     """A lone revocation must not wait for company."""
     written = await bench.writer.write(bench.entry())
-    assert written.event.position.sequence == 1
+    assert written.place[1] == 1
     assert bench.publisher.batches == [(1, False)]
 
 
@@ -89,7 +91,7 @@ async def test_revocations_that_come_during_an_append_share_the_next_event(bench
     rest = bench.ask(100)
     await asyncio.wait(rest, timeout=0)
     bench.publisher.gate.set()
-    sequences = {task.event.position.sequence for task in await asyncio.gather(first, *rest)}
+    sequences = {task.place[1] for task in await asyncio.gather(first, *rest)}
     assert bench.publisher.batches == [(1, False), (100, False)]
     assert sequences == {1, 2}
 
@@ -98,7 +100,7 @@ async def test_an_event_has_a_most_of_entries(bench: Bench) -> None:
     """Subscribers are cut off when their unread output grows too large."""
     results = await asyncio.gather(*bench.ask(1_201))
     assert [count for count, _ in bench.publisher.batches] == [500, 500, 201]
-    assert len({result.event.position for result in results}) == 3
+    assert len({result.place for result in results}) == 3
 
 
 async def test_an_event_has_a_most_of_bytes(bench: Bench) -> None:
@@ -117,12 +119,86 @@ async def test_one_waiter_that_wants_a_report_makes_the_event_ask_for_it(bench: 
     assert bench.publisher.batches == [(2, True)]
 
 
+async def test_a_crowd_is_gathered_for_a_moment_and_a_lone_revocation_never_waits(bench: Bench) -> None:
+    """Thousands become few events; but a linger without a crowd would only make every revocation slower."""
+    clock = bench.world.clock
+    assert isinstance(clock, ManualClock)
+    for _ in range(3):
+        began = clock.boottime()
+        await bench.writer.write(bench.entry())
+        assert clock.boottime() == began
+    await asyncio.gather(*bench.ask(2))  # The first goes alone; the second does, too, for nobody shared with it.
+    assert [count for count, _ in bench.publisher.batches] == [1, 1, 1, 2]
+    began = clock.boottime()
+    await bench.writer.write(bench.entry())
+    assert clock.boottime() == began + limits.QUIET_SECONDS
+    began = clock.boottime()
+    await bench.writer.write(bench.entry())
+    assert clock.boottime() == began
+
+
+async def test_whoever_keeps_coming_is_not_waited_for_longer_than_the_linger(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A steady stream must not put the first of it off for ever."""
+    clock = bench.world.clock
+    assert isinstance(clock, HastyClock)
+    await asyncio.gather(*bench.ask(2))
+    came: list[asyncio.Task[limits.Written]] = []
+    sleep = clock.sleep
+
+    async def meanwhile_one_more(seconds: float) -> None:
+        came.extend(bench.ask(1))
+        await sleep(seconds)
+
+    monkeypatch.setattr(clock, "sleep", meanwhile_one_more)
+    began = clock.boottime()
+    await bench.writer.write(bench.entry())
+    assert limits.LONGEST_LINGER_SECONDS <= clock.boottime() - began < 2 * limits.LONGEST_LINGER_SECONDS
+    await asyncio.gather(*came)
+
+
+async def test_a_list_and_single_revocations_take_turns(bench: Bench) -> None:
+    """A million of a list must not stand before the one that an incident asks for, nor behind all of a storm."""
+    bench.publisher.gate.clear()
+    parts = [
+        asyncio.create_task(bench.writer.write_list([bench.entry(f"{part}-{n}") for n in range(300)]))
+        for part in range(4)
+    ]
+    await asyncio.wait(parts, timeout=0)
+    single = asyncio.create_task(bench.writer.write(bench.entry("urgent")))
+    await asyncio.wait([single], timeout=0)
+    storm = bench.ask(1_000)
+    await asyncio.wait(storm, timeout=0)
+    bench.publisher.gate.set()
+    await asyncio.gather(*parts, single, *storm)
+    assert [count for count, _ in bench.publisher.batches] == [300, 500, 300, 500, 300, 1, 300]
+    assert single.result().place == (1, 2)
+
+
+async def test_lists_have_a_queue_with_an_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory is bounded by it; single ones are still taken."""
+    monkeypatch.setattr(limits, "MOST_LISTS_WAITING", 1)
+    bench.publisher.gate.clear()
+    parts = []
+    for number in range(2):
+        parts.append(asyncio.create_task(bench.writer.write_list([bench.entry(str(number))])))
+        await asyncio.wait(parts, timeout=0.01)
+    assert len(bench.writer) == 1
+    with pytest.raises(FeedUnavailable):
+        await bench.writer.write_list([bench.entry("c")])
+    single = asyncio.create_task(bench.writer.write(bench.entry("d")))
+    await asyncio.wait([single], timeout=0)
+    bench.publisher.gate.set()
+    await asyncio.gather(*parts, single)
+
+
 async def test_a_race_that_is_lost_is_run_again_behind_the_winner(bench: Bench) -> None:
     """A revocation stays due whatever another replica of the publisher wrote first."""
     rival = await bench.world.caught_up()
     await bench.world.publisher(Lane.REVOCATIONS, rival).append([bench.entry("other")])
     written = await bench.writer.write(bench.entry("mine"))
-    assert written.event.position.sequence == 2
+    assert written.place[1] == 2
     assert bench.catch_ups == 1
 
 
@@ -139,7 +215,7 @@ async def test_an_unknown_outcome_fails_each_waiter_and_not_the_next_batch(bench
     bench.publisher.failures = [FeedUnavailable("no answer")]
     results = await asyncio.gather(*bench.ask(5), return_exceptions=True)
     assert [type(result) for result in results] == [FeedUnavailable] * 5
-    assert (await bench.writer.write(bench.entry())).event.position.sequence == 1
+    assert (await bench.writer.write(bench.entry())).place[1] == 1
 
 
 async def test_a_full_queue_refuses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +240,7 @@ async def test_a_caller_that_goes_away_takes_nobody_along(bench: Bench) -> None:
     await asyncio.wait([leaving, staying], timeout=0.01)
     leaving.cancel()
     bench.publisher.gate.set()
-    assert (await staying).event.position.sequence == 1
+    assert (await staying).place[1] == 1
     assert leaving.cancelled()
 
 

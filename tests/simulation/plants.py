@@ -85,10 +85,10 @@ def acknowledges_before_it_appends(patch: pytest.MonkeyPatch) -> None:
     """Tell a client that its revocation is durable while it still waits in the queue."""
     write = RevocationWriter.write
 
-    async def hasty(self: RevocationWriter, entry: Entry, *, report: bool = False) -> Written:
-        task = asyncio.ensure_future(write(self, entry, report=report))
+    async def hasty(self: RevocationWriter, entry: Entry, **named: Any) -> Written:
+        task = asyncio.ensure_future(write(self, entry, **named))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return Written(_promised(self._publisher), self._clock.boottime())
+        return Written(_promised(self._publisher).position.place, self._clock.boottime())
 
     patch.setattr(RevocationWriter, "write", hasty)
 

@@ -26,8 +26,9 @@ from keyturn.feed.recovery import ALONE, Remembered
 from keyturn.verifier.reporter import Reporter
 from keyturn.verifier.verdict import Verdict
 from revocation.keeping import Keeping
+from revocation.orders import OrderBook
 from revocation.writer import RevocationWriter
-from serving.receipts import Quorum, receipt
+from serving.receipts import Quorum, receipt_of
 from tests.keyservice.building import allowed, kek_file, wire
 from tests.simulation.facts import Minted, Revocation
 from tests.simulation.loop import OWNER
@@ -280,7 +281,12 @@ class RevokerProcess(Process):
 
     def _wire(self) -> None:
         self.publisher = self.own.publisher(Lane.REVOCATIONS, self.member)
-        self.writer = RevocationWriter(self.publisher, self.member.follower.catch_up, self.clock)
+        self.writer = RevocationWriter(
+            self.publisher,
+            self.member.follower.catch_up,
+            self.clock,
+            book=OrderBook(self.own.feed, self.member.replica),
+        )
         self.watch = self._watch()
         rules = self.world.plan.rules
         self._keeping = Keeping(
@@ -314,12 +320,12 @@ class RevokerProcess(Process):
             self.world.reached["revocation in doubt"] += 1
             return
         self.world.acknowledged(self, revocation)
-        _, complete = await receipt(
-            self.watch, written.event, wait=Quorum.ALL, timeout_seconds=RECEIPT_SECONDS, appended_boottime=asked,
-            clock=self.clock, durability="local",
+        _, complete = await receipt_of(
+            self.watch, Lane.REVOCATIONS, written.place, wait=Quorum.ALL, timeout_seconds=RECEIPT_SECONDS,
+            appended_boottime=asked, durability="local",
         )  # fmt: skip
         if complete:
-            adopters = self.watch.adopters(Lane.REVOCATIONS, written.event.position.place)
+            adopters = self.watch.adopters(Lane.REVOCATIONS, written.place)
             revocation.receipt, revocation.adopters = self.world.loop.time(), frozenset(adopters.adopted)
             self.world.reached["receipts"] += bool(adopters.adopted)
             self.world.history.note(self.name, f"receipt: adopted by {', '.join(adopters.adopted)}")

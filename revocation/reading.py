@@ -1,0 +1,60 @@
+"""What an operator asks to revoke: read from JSON, refused by name, and kept for as long as it can matter."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from keyturn.contract.errors import InvalidSelector, MalformedInput
+from keyturn.contract.selectors import Entry, Selector, parse_selector
+from revocation.description import LONGEST_REASON
+from revocation.keeping import Keeping
+from serving.parts import Parts
+
+_MEMBERS = frozenset({"selector", "reason", "dry_run"})
+
+
+class Asked(NamedTuple):
+    """An order as it was read."""
+
+    entry: Entry
+    dry_run: bool
+
+
+class OrderReader:
+    """Reads orders and lone selectors by one rule."""
+
+    def __init__(self, parts: Parts, keeping: Keeping) -> None:
+        self._parts, self._keeping = parts, keeping
+
+    def order(self, body: Mapping[str, Any]) -> Asked:
+        """Read `{"selector", "reason"?, "dry_run"?}`; raises MalformedInput or InvalidSelector."""
+        if unknown := body.keys() - _MEMBERS:
+            raise MalformedInput(f"unknown member {min(unknown)!r}; the body has selector, reason and dry_run")
+        members, reason, dry_run = body.get("selector"), body.get("reason", ""), body.get("dry_run", False)
+        if not isinstance(members, dict):
+            raise InvalidSelector('no selector; send one such as {"selector": {"sub": "alice"}}')
+        if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+            raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
+        if not isinstance(dry_run, bool):
+            raise MalformedInput("dry_run is true or false")
+        return Asked(self.entry(members, before=self._parts.clock.now(), reason=reason), dry_run)
+
+    def entry(self, members: Mapping[str, Any], *, before: float, reason: str = "") -> Entry:
+        """Read a selector; `before` is the moment of a cutoff that names none. Raises InvalidSelector."""
+        parts, now = self._parts, self._parts.clock.now()
+        selector = parse_selector(
+            members, issuer=parts.issuer, now=now, skew_seconds=parts.skew_seconds, default_before=before
+        )
+        ours, keeping = selector.iss == parts.issuer, self._keeping
+        until = keeping.of_selector(parts.replica.keys, now) if ours else keeping.of_foreign(selector, now)
+        return Entry(selector=selector, until=until, reason=reason)
+
+
+def shown(entry: Entry) -> dict[str, Any]:
+    """Return a revocation as the API writes it."""
+    selector: Selector = entry.selector
+    members: dict[str, Any] = {"iss": selector.iss}
+    if selector.value:
+        members[selector.kind.value] = selector.value
+    if selector.before is not None:
+        members["before"] = selector.before
+    return {"selector": members, "until": entry.until}
