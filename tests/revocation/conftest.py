@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from keyturn.verifier.policy import Policy
 from keyturn.verifier.reporter import Reporter
 from revocation.app import RevocationService
 from serving.records import RecordKeys, RecordStore
+from serving.service import Service
 from tests.building import ADMIN, CLIENT, SECRETS, Standing, serving_at, standing
 from tests.waiting import eventually
 from tests.world import Member, new_statement_key, policy
@@ -113,8 +114,10 @@ class Office:
 
 
 @asynccontextmanager
-async def office_on(valkey: Redis, url: str, folder: Path, **changes: str) -> AsyncIterator[Office]:
-    """Run the whole on a Valkey."""
+async def office_on(
+    valkey: Redis, url: str, folder: Path, *, beside: Sequence[Service] = (), **changes: str
+) -> AsyncIterator[Office]:
+    """Run the whole on a Valkey, with the services `beside` in the same application."""
     async with AsyncExitStack() as stack:
         bell = connect(url, client_name="tests-bell", subscribing=True)
         stack.push_async_callback(bell.aclose)
@@ -128,7 +131,7 @@ async def office_on(valkey: Redis, url: str, folder: Path, **changes: str) -> As
         reporter = Reporter(stage.parts.feed, verifiers[VERIFIER], far.replica, world.clock, verifier=VERIFIER)
         far.follower.on_change.append(reporter.notice)
         reporting = asyncio.create_task(reporter.run())
-        http = await stack.enter_async_context(serving_at([service], stage.parts))
+        http = await stack.enter_async_context(serving_at([service, *beside], stage.parts))
         keys = RecordKeys.parse((folder / "records.json").read_bytes())
         await eventually(lambda: service.unready() is None, saying=service.unready)
         office = Office(stage, service, http, RecordStore(valkey, keys, world.clock), far, policy())

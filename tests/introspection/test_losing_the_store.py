@@ -1,0 +1,105 @@
+"""The store lost at each step of a question: an answer in time that is right, or none; never "inactive" instead."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+
+from introspection.app import IntrospectionService
+from keyturn import entropy
+from keyturn.contract.selectors import SelectorKind
+from keyturn.process.redis import connect
+from serving.routing import REQUEST_SECONDS
+from tests.building import CLIENTS, RESOURCE, Standing, basic, new_access_token, serving_at, standing
+from tests.introspection.conftest import SHOP
+from tests.introspection.test_introspect import INACTIVE
+from tests.stumbling import Mishap, Stumbling, stumbling_client
+
+UNKNOWN = (503, b'{"error":"temporarily_unavailable"}', "1")
+
+
+@pytest.fixture
+def stumbling() -> Stumbling:
+    """Return what counts the steps."""
+    return Stumbling()
+
+
+@pytest.fixture
+async def stage(valkey_url: str, stumbling: Stumbling) -> AsyncIterator[Standing]:
+    """Begin a world on a real Valkey; the service's replica hears of changes only when it asks."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(stumbling_client(valkey_url, stumbling))
+        bell = connect(valkey_url, client_name="tests-bell", subscribing=True)
+        stack.push_async_callback(bell.aclose)
+        one = await stack.enter_async_context(
+            standing(redis, pubsub=bell, deaf=True, clients={**CLIENTS, "shop": SHOP})
+        )
+        await one.publish(*one.world.first_key())
+        yield one
+
+
+@pytest.fixture
+async def session(stage: Standing, stumbling: Stumbling, tmp_path: Path) -> AsyncIterator[ClientSession]:
+    """Serve introspection, and know what is done for its requests."""
+    service = IntrospectionService(stage.settings(tmp_path), stage.parts)
+    async with serving_at([service, stumbling], stage.parts) as client:
+        yield client
+
+
+async def ask(session: ClientSession, token: str) -> tuple[int, bytes, str | None]:
+    """Ask about one token; return status, body and when to ask again."""
+    async with session.post("/introspect", data={"token": token}, headers=basic(RESOURCE)) as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
+        return answer.status, await answer.read(), answer.headers.get("Retry-After")
+
+
+async def ask_batch(session: ClientSession, tokens: list[str]) -> tuple[int, bytes, str | None]:
+    """Ask about several at once."""
+    async with session.post("/introspect/batch", json={"tokens": tokens}, headers=basic(RESOURCE)) as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
+        return answer.status, await answer.read(), answer.headers.get("Retry-After")
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+@pytest.mark.parametrize("how", Mishap)
+async def test_at_whatever_step_the_store_is_lost_the_answer_is_right_or_503(
+    stage: Standing, session: ClientSession, stumbling: Stumbling, how: Mishap, lasting: bool
+) -> None:
+    """Checklist, introspection 6: never inactive for want of a store, and never active for want of a revocation.
+
+    Each round revokes a token elsewhere, so that the answer takes reading the record, the positions, and what the
+    replica has missed; the n-th step of round n goes wrong, until a round has no n-th step.
+    """
+    live = [stage.world.mint().decode(), await stage.put_opaque()]
+    assert {json.loads((await ask(session, one))[1])["active"] for one in live} == {True}
+    unknown = 0
+    for at in count(1):
+        jti = entropy.uuid7(stage.world.clock.now())
+        revoked = await stage.put_opaque(jti=jti) if at % 2 else stage.world.mint(jti=jti).decode()
+        await stage.revoke(stage.world.entry(SelectorKind.JTI, jti), elsewhere=True)
+        stumbling.set_out(at=at, how=how, lasting=lasting)
+        answer = await ask(session, revoked)
+        reached, waited = stumbling.steps >= at, stumbling.waited_seconds
+        assert answer in (UNKNOWN, (200, INACTIVE, None)), f"step {at}"
+        assert waited < REQUEST_SECONDS, f"step {at}"
+        unknown += answer == UNKNOWN
+        stumbling.set_out()
+        assert await ask(session, revoked) == (200, INACTIVE, None), f"after step {at}"
+        for one in live:
+            stumbling.set_out(at=at, how=how, lasting=lasting)
+            status, body, again = await ask(session, one)
+            assert (status, body, again) == UNKNOWN or json.loads(body)["active"], f"step {at}"
+            stumbling.set_out(at=at, how=how, lasting=lasting)
+            status, body, again = await ask_batch(session, [*live, new_access_token()])
+            actives = [result["active"] for result in json.loads(body).get("results", [])]
+            assert (status, body, again) == UNKNOWN or actives == [True, True, False], f"step {at}"
+        stumbling.set_out()
+        assert json.loads((await ask(session, live[0]))[1])["active"], f"after step {at}"
+        if not reached:
+            break
+    assert at > 2  # The record with the positions, and the stream, at least.
+    assert unknown >= at - 2

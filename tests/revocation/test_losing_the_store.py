@@ -1,0 +1,122 @@
+"""The store lost at each step of an order: 200 only for what is durable, else 503 in time; and the retry is right."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyturn import entropy
+from keyturn.contract.credentials import CredentialKind
+from serving.routing import REQUEST_SECONDS
+from tests.building import ADMIN, CLIENT
+from tests.revocation.conftest import Office, authorization, office_on
+from tests.stumbling import Mishap, Stumbling, stumbling_client
+from tests.waiting import eventually
+
+Order = Callable[[], Awaitable[tuple[int, str]]]
+ONCE = [(how, False) for how in Mishap]
+WAYS = [*ONCE, (Mishap.CUT, True), (Mishap.FROZEN, True)]
+KINDS = ("a JWT", "an opaque token", "a refresh token", "a JWT, waiting", "a selector", "a selector, waiting")
+
+
+@pytest.fixture
+def stumbling() -> Stumbling:
+    """Return what counts the steps."""
+    return Stumbling()
+
+
+@pytest.fixture
+async def office(valkey_url: str, tmp_path: Path, stumbling: Stumbling) -> AsyncIterator[Office]:
+    """Run the whole, and know what is done for its requests."""
+    async with (
+        stumbling_client(valkey_url, stumbling) as redis,
+        office_on(redis, valkey_url, tmp_path, beside=[stumbling]) as one,
+    ):
+        yield one
+
+
+async def asked(office: Office, method: str, path: str, headers: dict[str, str], **content: Any) -> tuple[int, str]:
+    """Ask, and return status and body: done, done but not seen by all, or not known and when to ask again."""
+    async with office.http.request(method, path, headers=headers, **content) as answer:
+        told = await answer.text()
+        assert answer.status in (200, 202, 503), told
+        assert (answer.status == 503) == ("Retry-After" in answer.headers)
+        return answer.status, told
+
+
+async def operator(office: Office) -> dict[str, str]:
+    """Return the header of an operator."""
+    token = await office.opaque(client_id=ADMIN, scope="keyturn:admin", sub=ADMIN)
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def order_of(office: Office, kind: str, claims: dict[str, Any]) -> Order:
+    """Return an order that revokes a token of these claims, to be given again and again."""
+    query = "?wait=all&timeout=5" if "waiting" in kind else ""
+    if kind.startswith("a selector"):
+        headers, selector = await operator(office), {"jti": claims["jti"]}
+        return lambda: asked(office, "POST", f"/revocations{query}", headers, json={"selector": selector})
+    if kind == "a refresh token":
+        token = await office.opaque(CredentialKind.REFRESH, **claims)
+    else:
+        token = await office.opaque(**claims) if kind == "an opaque token" else office.jwt(**claims)
+    return lambda: asked(office, "POST", f"/revoke{query}", authorization(CLIENT), data={"token": token})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_order_is_carried_out_or_503_at_whatever_step_the_store_is_lost(
+    office: Office, stumbling: Stumbling, kind: str
+) -> None:
+    """RFC 7009, 2.2.1, and checklist, revocation 4 and 8: 200 means durable; who hears 503 asks again, and is heard.
+
+    The n-th step of order n goes wrong, until an order has no n-th step. What was told as done reaches a verifier that
+    follows the feed, and a retry is as right where the first answer got lost as where nothing was done.
+    """
+    now = office.stage.world.clock.now
+    for how, lasting in WAYS:
+        statuses = set()
+        for at in count(1):
+            claims = {"jti": entropy.uuid7(now()), "grant_id": entropy.uuid7(now())}
+            order, bearer = await order_of(office, kind, claims), office.jwt(**claims)
+            where = f"step {at} {how.name} {lasting}"
+            stumbling.set_out(at=at, how=how, lasting=lasting)
+            status, _ = await order()
+            reached, waited = stumbling.steps >= at, stumbling.waited_seconds
+            stumbling.set_out()
+            assert waited < REQUEST_SECONDS, where
+            statuses.add(status)
+            if status != 503:
+                await refused(office, bearer, where)
+            assert (await order())[0] == 200, f"the retry after {where}"
+            await refused(office, bearer, f"the retry after {where}")
+            if not reached:
+                break
+        assert at > 1
+        assert statuses >= {200, 503}, f"{how.name} {lasting}: {at} steps"
+
+
+async def refused(office: Office, token: str, saying: str) -> None:
+    """Return once the verifier far away refuses a token."""
+    await eventually(lambda: not office.passes(token), saying=saying)
+
+
+@pytest.mark.parametrize(("how", "lasting"), WAYS)
+async def test_adoption_is_told_or_503_at_whatever_step_the_store_is_lost(
+    office: Office, stumbling: Stumbling, how: Mishap, lasting: bool
+) -> None:
+    """An operator who was authenticated before is no stranger because the store is away, and no place is not there."""
+    headers = await operator(office)
+    _, told = await asked(office, "POST", "/revocations?wait=all", headers, json={"selector": {"jti": "a"}})
+    for at in count(1):
+        stumbling.set_out(at=at, how=how, lasting=lasting)
+        status, now = await asked(office, "GET", f"/revocations/{json.loads(told)['sequence']}", headers)
+        reached = stumbling.steps >= at
+        stumbling.set_out()
+        if status == 200:
+            assert json.loads(now)["adopted"] == 1, f"step {at}"
+        if not reached:
+            break
+    assert at > 1
