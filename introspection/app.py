@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from introspection.judge import Judge
+from introspection.memory import Memory
 from introspection.routes import IntrospectionRoutes
 from introspection.settings import IntrospectionSettings
 from introspection.signed import SignedAnswers
@@ -28,7 +29,15 @@ class IntrospectionService:
         # That a bound token comes with a proof of its key is for the resource server to see (RFC 9449, 6.2).
         verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens, admit_bound=True)
         signed = SignedAnswers(self._signer, parts.replica, parts.clock)
-        self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier), signed)
+        memory = Memory(parts.replica, most=own.cached_tokens)
+        self._export(memory)
+        self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier, memory), signed)
+
+    def _export(self, memory: Memory) -> None:
+        metrics = self._parts.metrics
+        metrics.read_gauge("keyturn_introspection_memory_tokens", "Opaque tokens remembered.", lambda: len(memory))
+        about = "Questions about tokens that were remembered."
+        metrics.read_counter("keyturn_introspection_memory_hits", about, lambda: memory.hits)
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""

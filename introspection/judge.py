@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keyturn.clock import Clock
+from introspection.memory import Memory, Remembered
 from keyturn.contract.credentials import CredentialKind, credential_kind
 from keyturn.contract.errors import FeedUnavailable, InvalidToken, StoreUnavailable
 from keyturn.contract.tokens import audiences, check_claims
@@ -23,31 +23,61 @@ _MOST_AUDIENCES = 4096
 class Judge:
     """Judges tokens for resource servers; `unknown` where nothing can be said, never `inactive` instead.
 
-    The store is asked for its newest position in the same round trip as for the record, and the replica follows up to
-    there before it is asked: what was revoked before the question is never called active.
+    The store is asked for its newest position with each question, in the same round trip as for the record, and the
+    replica follows up to there before it is asked: what was revoked before the question is never called active. A
+    record that was read lately is not read again: what takes a record away stands in the feed before it does.
     """
 
-    def __init__(self, parts: Parts, records: RecordStore, verifier: TokenVerifier) -> None:
-        self._parts, self._records, self._verifier = parts, records, verifier
+    def __init__(self, parts: Parts, records: RecordStore, verifier: TokenVerifier, memory: Memory) -> None:
+        self._parts, self._records, self._verifier, self._memory = parts, records, verifier, memory
         self._policies: dict[str, Policy] = {}
 
     async def judge(self, token: str, caller: Caller) -> Verdict:
         """Return the verdict on a token for the audiences of this caller."""
+        audiences, now = caller.client.audiences, self._parts.clock.now()
+        remembered = self._memory.recall(token, audiences, now) if self._parts.state() is State.FRESH else None
+        opaque = remembered is not None or credential_kind(token) is not None
+        record: Mapping[str, Any] | None = None
         try:
             # Whatever the token looks like, the store is asked once: the time that it takes tells nothing.
-            reading = await self._records.read(token)
-            await self._parts.reach(reading.positions)
+            if opaque and remembered is None:
+                record, positions = await self._records.read(token)
+            else:
+                positions = await self._records.positions()
+            await self._parts.reach(positions)
         except (StoreUnavailable, FeedUnavailable, Busy) as error:
             self._parts.log.warning("introspection_unavailable", code=error.code, reason=str(error))
             return Verdict(Kind.UNKNOWN, error.code, self._parts.state())
         state = self._parts.state()
         if state is State.EXPIRED:
             return Verdict(Kind.UNKNOWN, "replica_expired", state)
-        if credential_kind(token) is not None:
-            return _judge_record(
-                token, reading.record, caller, replica=self._replica, clock=self._parts.clock, state=state
-            )
+        if remembered is not None:
+            return self._judge_remembered(remembered, audiences, state)
+        if opaque:
+            return self._judge_record(token, record, audiences, state)
         return self._judge_signed(token.encode("utf-8", "surrogatepass"), caller, state)
+
+    def _judge_remembered(self, remembered: Remembered, audiences: tuple[str, ...], state: State) -> Verdict:
+        """Judge a token by what is remembered of it, with a replica that has been where the store said."""
+        objection = self._memory.objection(remembered, self._parts.clock.now())
+        if objection is not None:
+            return Verdict(Kind.INACTIVE, objection, state)
+        if state is State.FRESH:
+            return remembered.verdicts[audiences]
+        return Verdict(Kind.ACTIVE, "active", state, remembered.claims)
+
+    def _judge_record(
+        self, token: str, claims: Mapping[str, Any] | None, audiences: tuple[str, ...], state: State
+    ) -> Verdict:
+        """Judge an opaque token by its record, by the same rules as a JWT."""
+        now = self._parts.clock.now()
+        reason = _objection(token, claims, audiences, self._replica, now)
+        if claims is None or reason is not None:
+            return Verdict(Kind.INACTIVE, reason or "no_record", state)
+        verdict = Verdict(Kind.ACTIVE, "active", state, claims)
+        if state is State.FRESH:
+            self._memory.keep(token, audiences, verdict, now)
+        return verdict
 
     @property
     def _replica(self) -> Replica:
@@ -74,18 +104,8 @@ class Judge:
         return policy
 
 
-def _judge_record(
-    token: str, claims: Mapping[str, Any] | None, caller: Caller, *, replica: Replica, clock: Clock, state: State
-) -> Verdict:
-    """Judge an opaque token by its record, by the same rules as a JWT."""
-    reason = _objection(token, claims, caller, replica, clock.now())
-    if claims is None or reason is not None:
-        return Verdict(Kind.INACTIVE, reason or "no_record", state)
-    return Verdict(Kind.ACTIVE, "active", state, claims)
-
-
 def _objection(
-    token: str, claims: Mapping[str, Any] | None, caller: Caller, replica: Replica, now: float
+    token: str, claims: Mapping[str, Any] | None, callers: tuple[str, ...], replica: Replica, now: float
 ) -> str | None:
     if credential_kind(token) is not CredentialKind.ACCESS:
         return "type"
@@ -99,7 +119,7 @@ def _objection(
         return "revoked"
     if not _client_stands(claims, replica):
         return "client"
-    return None if set(audiences(claims)) & set(caller.client.audiences) else "audience"
+    return None if set(audiences(claims)) & set(callers) else "audience"
 
 
 def _client_stands(claims: Mapping[str, Any], replica: Replica) -> bool:

@@ -1,4 +1,4 @@
-"""`[introspection]`: where it listens, and how many verified tokens it keeps."""
+"""`[introspection]`: where it listens, and how many tokens it remembers."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
@@ -15,7 +15,8 @@ class IntrospectionSettings(Section):
     SECTION: ClassVar[str] = "introspection"
     listen: Listen = field(default_factory=lambda: Listen(host="127.0.0.1", port=8403))
     cached_tokens: Annotated[int, Range(1, 4_194_304)] = CACHED_TOKENS
-    """How many JWTs whose signature held are remembered; time and revocation are asked anew for each answer."""
+    """How many JWTs whose signature held are remembered, and as many opaque tokens whose record was read; time and
+    revocation are asked anew for each answer."""
     identity: Secret | None = None
     """Private JWK of this service's identity, by which the signer knows it; None where nothing is to be signed."""
     signer: Listen | None = None

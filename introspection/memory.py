@@ -1,0 +1,97 @@
+"""Opaque access tokens that were active a moment ago: their records, and the verdicts that were made of them."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from keyturn import entropy
+from keyturn.contract.revocations import RevocationIndex
+from keyturn.contract.selectors import TokenNames
+from keyturn.verifier.replica import Replica
+from keyturn.verifier.verdict import Verdict
+
+REMEMBERED_SECONDS = 60.0
+"""A record is read anew after that: one that somebody took out of the store by hand is missed by then."""
+
+_MOST_VERDICTS = 64  # Of one token, by the audiences of whoever asks.
+_KEY_BYTES, _NAME_BYTES = 32, 16
+
+
+class Remembered:
+    """A token that was active: what has to be asked again, and the answers that were given."""
+
+    __slots__ = ("claims", "expires", "generation", "indexes", "names", "verdicts")
+
+    def __init__(self, claims: Mapping[str, Any], expires: float) -> None:
+        self.claims, self.expires = claims, expires
+        self.generation = -1
+        self.indexes: tuple[RevocationIndex, ...] = ()
+        self.names: tuple[TokenNames, ...] = ()
+        self.verdicts: dict[tuple[str, ...], Verdict] = {}
+
+
+class Memory:
+    """Remembers at most so many tokens, under a keyed hash that this process alone can make; never a token itself.
+
+    It only makes a yes faster. Whoever gets a no takes the whole way to the store, whether the token exists or not.
+    """
+
+    def __init__(self, replica: Replica, *, most: int) -> None:
+        self.hits = 0
+        self._replica, self._most = replica, most
+        self._key = entropy.token_bytes(_KEY_BYTES)
+        self._kept: OrderedDict[bytes, Remembered] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Count the tokens that are remembered."""
+        return len(self._kept)
+
+    def recall(self, token: str, audiences: tuple[str, ...], now: float) -> Remembered | None:
+        """Return a token that, as far as this replica knows, is active for these audiences still."""
+        name = self._name(token)
+        one = self._kept.get(name)
+        if one is not None and self.objection(one, now) is not None:
+            del self._kept[name]
+            one = None
+        if one is None or audiences not in one.verdicts:
+            return None
+        self.hits += 1
+        return one
+
+    def objection(self, one: Remembered, now: float) -> str | None:
+        """Return what speaks against a token by now: time, revocation, or that its client is gone."""
+        replica = self._replica
+        if now >= one.expires:
+            return "expired"
+        if one.generation == replica.generation:
+            return None
+        if one.indexes != replica.indexes:
+            one.indexes, one.names = replica.indexes, replica.names(one.claims)
+        if replica.revokes(one.names):
+            return "revoked"
+        if one.claims.get("client_id") not in replica.trust.document.clients:
+            return "client"
+        one.generation = replica.generation
+        return None
+
+    def keep(self, token: str, audiences: tuple[str, ...], verdict: Verdict, now: float) -> None:
+        """Remember an active verdict, made of a record that was just read."""
+        claims, name = verdict.claims, self._name(token)
+        expires = min(float(claims["exp"]) + self._replica.freshness.skew_seconds, now + REMEMBERED_SECONDS)
+        one = self._kept.get(name)
+        if one is None or one.claims != claims:
+            one = self._kept[name] = Remembered(claims, expires)
+        one.expires = expires
+        if len(one.verdicts) >= _MOST_VERDICTS:
+            one.verdicts.clear()
+        one.verdicts[audiences] = verdict
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
+    def _name(self, token: str) -> bytes:
+        return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES, key=self._key).digest()

@@ -1,0 +1,176 @@
+"""What introspection remembers of opaque tokens: it makes a yes faster, and never keeps a no from being said."""
+
+from typing import Any
+
+import pytest
+
+from introspection.memory import REMEMBERED_SECONDS, Memory
+from keyturn import entropy
+from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import SelectorKind
+from keyturn.verifier.freshness import State
+from keyturn.verifier.verdict import Kind, Verdict
+from tests.building import RESOURCE, FickleRedis, Standing, new_access_token
+from tests.clocks import LeapingClock
+from tests.introspection.conftest import BOTH, OTHER, Ask
+from tests.world import AUDIENCE
+
+INACTIVE = b'{"active":false}'
+ACTIVE = b'"active":true'
+
+
+@pytest.fixture
+def gets(store: FickleRedis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the key of each record that is read."""
+    noted: list[str] = []
+    made = store.pipeline
+
+    def pipeline(*arguments: Any, **options: Any) -> Any:
+        one = made(*arguments, **options)
+        get = one.get
+        monkeypatch.setattr(one, "get", lambda name: (noted.append(name), get(name))[1], raising=False)
+        return one
+
+    monkeypatch.setattr(store, "pipeline", pipeline)
+    return noted
+
+
+async def test_a_record_is_read_once_and_the_positions_each_time(
+    ask: Ask, stage: Standing, store: FickleRedis, gets: list[str]
+) -> None:
+    """The promise of ADR 0005 needs the positions; the record cannot have changed without them."""
+    token = await stage.put_opaque()
+    before = store.trips
+    answers = {(await ask(token)).body for _ in range(5)}
+    assert len(answers) == 1
+    assert ACTIVE in answers.pop()
+    assert (len(gets), store.trips - before) == (1, 5)
+
+
+@pytest.mark.parametrize("kind", ["jti", "grant", "subject", "client", "all"])
+async def test_a_revocation_of_any_kind_reaches_what_is_remembered(ask: Ask, stage: Standing, kind: str) -> None:
+    """The next question after a 200 from /revoke is a no, though nothing was pushed here (RFC 7662, 4; ADR 0005)."""
+    grant, jti, now = entropy.uuid7(stage.world.clock.now() - 60), entropy.uuid7(1), stage.world.clock.now()
+    token = await stage.put_opaque(jti=jti, grant_id=grant, sub="alice")
+    other = await stage.put_opaque(sub="bob", grant_id=entropy.uuid7(now + 1))
+    for _ in range(2):
+        assert ACTIVE in (await ask(token)).body
+        assert ACTIVE in (await ask(other)).body
+    entry = stage.world.entry
+    await stage.revoke(
+        {
+            "jti": lambda: entry(SelectorKind.JTI, jti),
+            "grant": lambda: entry(SelectorKind.GRANT, grant),
+            "subject": lambda: entry(SelectorKind.SUBJECT, "alice", before=now),
+            "client": lambda: entry(SelectorKind.CLIENT, "shop", before=now),
+            "all": lambda: entry(SelectorKind.ALL, "", before=now),
+        }[kind](),
+        elsewhere=True,
+    )
+    assert (await ask(token)).body == INACTIVE
+    assert ACTIVE in (await ask(other)).body
+
+
+async def test_a_deleted_record_is_a_revoked_one(ask: Ask, stage: Standing) -> None:
+    """/revoke appends first and deletes then: the feed says all that the record's absence says."""
+    jti = entropy.uuid7(1)
+    token = await stage.put_opaque(jti=jti)
+    assert ACTIVE in (await ask(token)).body
+    await stage.revoke(stage.world.entry(SelectorKind.JTI, jti), elsewhere=True)
+    await stage.records.delete(token)
+    assert (await ask(token)).body == INACTIVE
+
+
+async def test_a_record_that_went_without_a_word_is_missed_within_the_minute(
+    ask: Ask, stage: Standing, store: FickleRedis
+) -> None:
+    """A bound for what nobody should do: to take a record away by hand."""
+    token = await stage.put_opaque()
+    assert ACTIVE in (await ask(token)).body
+    await stage.records.delete(token)
+    now = stage.world.clock.now()
+    memory = Memory(stage.parts.replica, most=8)
+    memory.keep(token, (AUDIENCE,), _active(stage), now)
+    assert memory.recall(token, (AUDIENCE,), now + REMEMBERED_SECONDS - 0.001)
+    assert memory.recall(token, (AUDIENCE,), now + REMEMBERED_SECONDS) is None
+    assert len(memory) == 0
+
+
+def _active(stage: Standing, **changes: Any) -> Verdict:
+    return Verdict(Kind.ACTIVE, "active", State.FRESH, stage.world.claims(**changes))
+
+
+async def test_another_caller_learns_nothing_of_what_is_remembered(
+    ask: Ask, stage: Standing, gets: list[str], store: FickleRedis
+) -> None:
+    """RFC 7662, 4: a token that others asked about is as unknown to a stranger as one that never was, in time, too."""
+    token = await stage.put_opaque()
+    for _ in range(2):
+        assert ACTIVE in (await ask(token, RESOURCE)).body
+    trips, reads = store.trips, len(gets)
+    assert (await ask(token, OTHER)).body == INACTIVE
+    assert (await ask(new_access_token(), OTHER)).body == INACTIVE
+    assert (store.trips - trips, len(gets) - reads) == (2, 2)  # One trip and one record for each of both.
+    assert ACTIVE in (await ask(token, BOTH)).body
+
+
+async def test_nothing_is_remembered_of_a_no(ask: Ask, stage: Standing, gets: list[str]) -> None:
+    """A record may be written the moment after; and the memory must not fill with what strangers make up."""
+    token = new_access_token()
+    assert (await ask(token)).body == INACTIVE
+    claims = stage.world.claims()
+    await stage.records.put(token, claims, expires_at=stage.world.clock.now() + 60)
+    assert ACTIVE in (await ask(token)).body
+    assert len(gets) == 2
+
+
+async def test_only_a_fresh_replica_is_asked_from_memory(
+    ask: Ask, stage: Standing, gets: list[str], clock: LeapingClock
+) -> None:
+    """The issue's words: used only while fresh. Past that each record is read again."""
+    token = await stage.put_opaque(exp=int(clock.now()) + 900)
+    for _ in range(2):
+        assert ACTIVE in (await ask(token)).body
+    assert len(gets) == 1
+    clock.ahead_seconds = stage.world.freshness.stale_after_seconds + 1
+    for _ in range(2):
+        assert ACTIVE in (await ask(token)).body
+    assert len(gets) == 3
+
+
+async def test_a_client_that_the_root_has_dropped_takes_remembered_tokens_along(ask: Ask, stage: Standing) -> None:
+    """Checklist (4): a deleted client's tokens are inactive, remembered or not."""
+    memory, now = Memory(stage.parts.replica, most=8), stage.world.clock.now()
+    memory.keep("a", (AUDIENCE,), _active(stage, client_id="gone"), now)
+    assert memory.recall("a", (AUDIENCE,), now) is None
+    memory.keep("b", (AUDIENCE,), _active(stage, client_id="shop"), now)
+    one = memory.recall("b", (AUDIENCE,), now)
+    assert one is not None
+    assert memory.objection(one, now) is None
+
+
+async def test_the_memory_is_bounded_and_holds_no_token(stage: Standing) -> None:
+    """A limit on everything that grows; a dump of the memory gives nobody a token that works."""
+    memory, now = Memory(stage.parts.replica, most=3), stage.world.clock.now()
+    tokens = [new_access_token() for _ in range(5)]
+    for token in tokens:
+        memory.keep(token, (AUDIENCE,), _active(stage), now)
+    assert len(memory) == 3
+    assert [memory.recall(token, (AUDIENCE,), now) is not None for token in tokens] == [False, False, True, True, True]
+    assert not any(token in repr(vars(memory)) for token in tokens)
+    for number in range(200):
+        memory.keep(tokens[-1], (f"https://{number}.example",), _active(stage), now)
+    one = memory.recall(tokens[-1], ("https://199.example",), now)
+    assert one is not None
+    assert len(one.verdicts) <= 64
+
+
+async def test_a_revocation_that_arrives_while_the_store_is_asked_is_obeyed(ask: Ask, stage: Standing) -> None:
+    """What is remembered is looked at after the wait, not before it."""
+    jti = entropy.uuid7(1)
+    token = await stage.put_opaque(jti=jti)
+    assert ACTIVE in (await ask(token)).body
+    before = stage.parts.replica.place(Lane.REVOCATIONS)
+    await stage.revoke(stage.world.entry(SelectorKind.JTI, jti), elsewhere=True)
+    assert stage.parts.replica.place(Lane.REVOCATIONS) == before  # Only the question itself makes it catch up.
+    assert (await ask(token)).body == INACTIVE
