@@ -20,6 +20,9 @@ from revocation.keeping import Keeping
 from revocation.orders import OrderBook
 from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
+from revocation.streams.routes import StreamRoutes
+from revocation.streams.settings import read_streams
+from revocation.streams.streams import Streams
 from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
 from serving.parts import Parts
@@ -48,8 +51,16 @@ class RevocationService:
         key = statement_key(own.role_key, setting=_ROLE_KEY)
         replica, freshness = parts.replica, parts.replica.freshness
         archive = archive_of(settings, parts)
+        self._streams = Streams(read_streams(settings), parts, signer=self._signer)
         self._publisher = Publisher(
-            Lane.REVOCATIONS, key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep
+            Lane.REVOCATIONS,
+            key,
+            parts.feed,
+            replica,
+            parts.clock,
+            archive=archive,
+            keep=parts.keep,
+            needed=self._streams.need,
         )
         self._role_key = RoleKeyFile(
             self._publisher, own.role_key, parts.clock, setting=_ROLE_KEY, note=parts.log.warning
@@ -67,9 +78,10 @@ class RevocationService:
             live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
             durable=settings.section(RedisSettings).durable, hash_at=replica.hash_at,
         )  # fmt: skip
+        records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        self._stream_routes = StreamRoutes(self._streams, parts, records=records)
         self._routes = RevocationRoutes(
-            parts, records=RecordStore(parts.redis, record_keys(settings), parts.clock), writer=self._writer,
-            book=book, watch=self._watch,
+            parts, records=records, writer=self._writer, book=book, watch=self._watch,
             keeping=Keeping(
                 longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
                 leeway_seconds=rotation.lease + own.leeway,
@@ -80,6 +92,7 @@ class RevocationService:
     def add_routes(self, app: web.Application) -> None:
         """Add the service's routes."""
         self._routes.add_routes(app)
+        self._stream_routes.add_routes(app)
 
     def unready(self) -> str | None:
         """Return why a revocation could not be accepted or vouched for now."""
@@ -106,6 +119,7 @@ class RevocationService:
                 group.create_task(self._watch.run())
                 group.create_task(self._store.run())
                 group.create_task(self._role_key.run())
+                group.create_task(self._streams.run())
                 group.create_task(self._prune())
         finally:
             await self._writer.close()

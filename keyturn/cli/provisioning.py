@@ -49,6 +49,7 @@ _PUBLISHING_REVOCATIONS = (
     "(+evalsha +hget +hmget +hset +hincrby +hexists +xadd +xtrim +del ~keyturn:revocations:*) "
     "(+hkeys +hdel ~keyturn:revocations:chunks)"
 )
+_STREAMING = "(+evalsha +get +set +del +lpush +ltrim +lrange +llen ~keyturn:streams:*)"
 _RUNNING_JOBS = (
     "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
     "+zincrby +zrange +zrangebyscore +zrem +zremrangebyscore +zscore ~arq:*)"
@@ -57,7 +58,9 @@ USERS = {
     "authorization": f"{_FOLLOWING} (+set %W~keyturn:record:*)",
     "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
     "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
-    "revocation": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*)",
+    "revocation": (
+        f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*) {_STREAMING}"
+    ),
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }
 

@@ -86,9 +86,14 @@ class Publisher:
         *,
         archive: Archive | None = None,
         keep: Callable[[Lane], Awaitable[None]] | None = None,
+        needed: Callable[[Position, float], Awaitable[bool]] | None = None,
     ) -> None:
-        """Know them; `keep` puts on the disk what our replica holds of a lane, before it is called accepted."""
-        self.lane, self._archive, self._keep = lane, archive, keep
+        """Know them; `keep` puts on the disk what our replica holds of a lane, before it is called accepted.
+
+        `needed` says whether somebody has still to read events up to a snapshot's position, which has stood for so
+        many seconds.
+        """
+        self.lane, self._archive, self._keep, self._needed = lane, archive, keep, needed
         self._key, self._feed, self._replica, self._clock = key, feed, replica, clock
         self._name = entropy.uuid7(clock.now())  # Among the replicas of this publisher.
         self._snapshot_at, self._snapshot_boottime = (0, 0), clock.boottime()
@@ -276,11 +281,21 @@ class Publisher:
         """
         now = self._clock.boottime()
         kept = [one for one in self._kept if one.position.epoch == newest.epoch]
-        old = [one.position for one in kept if now - one.boottime >= TRIM_AFTER_SECONDS]
+        old: list[Position] = []
+        for one in kept:
+            if not await self._may_go(one.position, now - one.boottime):
+                break  # Nor may what came later.
+            old.append(one.position)
         self._kept = [*kept, _Kept(newest, now)][-MOST_KEPT:]
         if old and await self._archived(old):
             await self._feed.trim(self.lane, epoch=newest.epoch, up_to=old[-1].sequence)
             self._kept = [one for one in self._kept if one.position.place >= old[-1].place]
+
+    async def _may_go(self, position: Position, seconds: float) -> bool:
+        """Say whether the events up to a position have stood for long enough, and nobody has still to read them."""
+        if seconds < TRIM_AFTER_SECONDS:
+            return False
+        return self._needed is None or not await self._needed(position, seconds)
 
     async def _archived(self, positions: Sequence[Position]) -> bool:
         """Say whether all events up to these positions may be forgotten: at once where no archive is kept."""

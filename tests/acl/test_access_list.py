@@ -74,6 +74,15 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"set {RECORD} x", {"authorization"}),
     (f"get {RECORD}", READERS),
     (f"del {RECORD}", REVOCATIONS),
+    # How far receivers of security events have been told, and what they refused.
+    *((f"{command} keyturn:streams:x:progress", REVOCATIONS) for command in ("get", "llen")),
+    ("set keyturn:streams:x:progress y", REVOCATIONS),
+    ("lpush keyturn:streams:x:dead y", REVOCATIONS),
+    ("lrange keyturn:streams:x:dead 0 -1", REVOCATIONS),
+    ("ltrim keyturn:streams:x:dead 0 9", REVOCATIONS),
+    (f"evalsha {'0' * 40} 2 keyturn:streams:x:progress keyturn:streams:x:dead", REVOCATIONS),
+    ("del keyturn:streams:x:turn", REVOCATIONS),
+    ("expire keyturn:streams:x:progress 1", NOBODY),
     # Presence: each verifier its own, and who waits for adoption reads all.
     *((f"set keyturn:presence:{name} x", {name}) for name in SIDECARS),
     *((f"publish keyturn:presence:{name} x", {name}) for name in SIDECARS),

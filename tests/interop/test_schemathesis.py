@@ -75,4 +75,4 @@ async def test_whatever_the_description_promises_holds_and_whatever_it_excludes_
             env={**os.environ, **own_system.env, "PYTHONPATH": str(ROOT), TOKENS: " ".join(tokens)},
         )  # fmt: skip
     assert told.returncode == 0, told.stdout[-8000:] + told.stderr
-    assert "Tested: 9" in told.stdout, told.stdout
+    assert "Tested: 12" in told.stdout, told.stdout

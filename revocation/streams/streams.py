@@ -1,0 +1,52 @@
+"""All streams of a revocation service."""
+
+import asyncio
+from collections.abc import Mapping
+
+from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.positions import Position
+from revocation.streams.pushing import Courier
+from revocation.streams.settings import StreamSettings
+from revocation.streams.stream import Figures, Stream
+from serving.parts import Parts
+from serving.signing import NoSigner, Signer
+
+
+class Streams:
+    """Those that `[streams.NAME]` names."""
+
+    def __init__(self, settings: Mapping[str, StreamSettings], parts: Parts, *, signer: Signer) -> None:
+        """Know them; raises ConfigurationError where there are some and nothing signs for us."""
+        if settings and isinstance(signer, NoSigner):
+            raise ConfigurationError(
+                "nothing signs the Security Event Tokens of this service", setting="revocation.signer",
+                mend="set it and revocation.identity_file, or take the streams out",
+            )  # fmt: skip
+        counter = parts.metrics.counter
+        figures = Figures(
+            told=counter("keyturn_stream_told", "Security Event Tokens that receivers took.", labels=("stream",)),
+            refused=counter(
+                "keyturn_stream_refused", "Security Event Tokens that receivers refused for good.", labels=("stream",)
+            ),
+            lost=counter("keyturn_stream_gaps", "Times that events could not be told any more.", labels=("stream",)),
+        )  # fmt: skip
+        self.by_name = {
+            name: Stream(name, one, parts, sign=signer.sign, figures=figures) for name, one in settings.items()
+        }
+        self._couriers = [
+            Courier(one, one.settings.push, parts) for one in self.by_name.values() if one.settings.push is not None
+        ]
+
+    async def need(self, position: Position, seconds: float) -> bool:
+        """Say whether the feed should keep events for a receiver that is behind; within each stream's limit."""
+        for stream in self.by_name.values():
+            if await stream.needs(position, seconds):
+                return True
+        return False
+
+    async def run(self) -> None:
+        """Push what is to be pushed, each stream by itself, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for courier in self._couriers:
+                group.create_task(courier.run())
+            await asyncio.Event().wait()

@@ -1,0 +1,228 @@
+"""`POST /streams/NAME/poll`: RFC 8936, at least once, in order, and nothing lost over a restart."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from revocation.streams.settings import StreamSettings
+from tests.building import ADMIN, CLIENT, RESOURCE
+from tests.revocation.streams.receiving import AUDIENCE, Post, another, post_on, told
+from tests.waiting import eventually
+
+
+async def test_each_revocation_is_told_in_order_until_it_is_acknowledged(post: Post) -> None:
+    """RFC 8936, 2.4: what was not acknowledged comes again; what was never does."""
+    await post.revoke("alice", "bob", "carol")
+    assert await post.subjects() == ["alice", "bob", "carol"]
+    _, answer = await post.poll(maxEvents=2)
+    assert answer["moreAvailable"] is True
+    assert await post.subjects(ack=list(answer["sets"])) == ["carol"]
+    assert await post.subjects() == ["carol"]
+    _, answer = await post.poll()
+    assert await post.poll(ack=list(answer["sets"])) == (200, {"sets": {}})
+
+
+async def test_what_is_acknowledged_out_of_order_leaves_the_rest(post: Post) -> None:
+    """A receiver may take the second and be still busy with the first; nothing is passed over."""
+    await post.revoke("alice", "bob", "carol")
+    _, answer = await post.poll()
+    first, second, third = answer["sets"]
+    assert await post.subjects(ack=[second]) == ["alice", "carol"]
+    assert await post.subjects(ack=[third, second, "unknown"]) == ["alice"]
+    assert await post.subjects(ack=[first]) == []
+
+
+async def test_revocations_of_one_event_are_told_each_by_itself(post: Post) -> None:
+    """Those that arrive together share an event of the feed, and each has a `jti` of its own (RFC 8417, 2.2)."""
+    world = post.stage.world
+    await post.stage.revoke(*(world.entry(SelectorKind.SUBJECT, name) for name in ("alice", "bob", "carol")))
+    _, answer = await post.poll()
+    assert [told(token)["sub_id"]["sub"] for token in answer["sets"].values()] == ["alice", "bob", "carol"]
+    assert all(told(token)["jti"] == jti for jti, token in answer["sets"].items())
+    assert await post.subjects(ack=[list(answer["sets"])[1]]) == ["alice", "carol"]
+
+
+async def test_a_restart_tells_the_same_again_by_the_same_name(post: Post) -> None:
+    """RFC 8417, 2.2: by its `jti` a receiver knows what it has seen, whoever sends it."""
+    await post.revoke("alice", "bob")
+    _, before = await post.poll()
+    async with another(post) as later:
+        _, after = await later.poll()
+        assert list(after["sets"]) == list(before["sets"])
+        assert await later.subjects(ack=[next(iter(after["sets"]))]) == ["bob"]
+    assert await post.subjects() == ["bob"]
+
+
+async def test_a_poll_waits_for_a_revocation(post: Post) -> None:
+    """RFC 8936, 2.4: `returnImmediately` is false unless it is said; a long poll hears at once."""
+    waiting = asyncio.ensure_future(post.subjects(returnImmediately=False))
+    await eventually(lambda: sum(one._waiting for one in _waiters(post)) == 1)
+    await post.revoke("alice")
+    assert await asyncio.wait_for(waiting, 5) == ["alice"]
+
+
+async def test_a_poll_for_nothing_only_acknowledges(post: Post) -> None:
+    """RFC 8936, 2.4: `maxEvents` 0 asks for none, and is not kept waiting."""
+    await post.revoke("alice")
+    assert await post.poll(maxEvents=0, returnImmediately=False) == (200, {"sets": {}})
+
+
+async def test_what_a_receiver_refuses_is_a_dead_letter_and_not_told_again(post: Post) -> None:
+    """RFC 8936, 2.6: it is no use to repeat it; an operator has to see it."""
+    await post.revoke("alice", "bob")
+    _, answer = await post.poll()
+    first = next(iter(answer["sets"]))
+    refused = {first: {"err": "invalid_audience", "description": "not us"}}
+    assert await post.subjects(setErrs=refused) == ["bob"]
+    status, letters = await post.operator("/streams/one/dead-letters")
+    assert status == 200
+    assert [(one["jti"], one["err"], one["description"]) for one in letters["dead_letters"]] == [
+        (first, "invalid_audience", "not us")
+    ]
+    _, shown = await post.operator("/streams")
+    assert shown["streams"] == [
+        {"name": "one", "delivery": "poll", "audience": AUDIENCE, "epoch": 1, "sequence": 1, "waiting": 1, "dead": 1}
+    ]
+
+
+NO_POLLS: list[dict[str, Any]] = [
+    {"maxEvents": -1}, {"maxEvents": "3"}, {"maxEvents": True}, {"returnImmediately": 1}, {"ack": "x"}, {"ack": [1]},
+    {"ack": ["x"] * 1025}, {"setErrs": []}, {"setErrs": {"x": "y"}}, {"setErrs": {"x": {"err": 1}}},
+    {"setErrs": {"x": {"err": "a", "description": 1}}},
+]  # fmt: skip
+
+
+async def test_a_poll_that_is_none_is_refused(post: Post) -> None:
+    """A receiver with a fault must hear of it, and move nothing."""
+    await post.revoke("alice")
+    for members in NO_POLLS:
+        status, answer = await post.poll(**members)
+        assert (status, answer["error"]) == (400, "invalid_request"), members
+    assert await post.subjects() == ["alice"]
+
+
+async def test_a_stream_is_for_its_own_client(post: Post) -> None:
+    """Who was revoked is nobody else's business, and neither is which streams there are."""
+    await post.revoke("alice")
+    for who, name in ((CLIENT, "one"), (ADMIN, "one"), (RESOURCE, "other")):
+        assert (await post.poll(who=who, name=name))[0] == 404
+    async with post.http.post("/streams/one/poll", json={}) as answer:
+        assert answer.status == 401
+
+
+async def test_only_named_kinds_and_our_own_issuer_are_told(valkey: Redis, valkey_url: str) -> None:
+    """What another provider has told us is that provider's to tell: two Keyturns must not echo each other for ever."""
+    only = StreamSettings(audience=AUDIENCE, client=RESOURCE, selectors=(SelectorKind.SUBJECT,))
+    async with post_on(valkey, valkey_url, one=only) as post:
+        assert await post.subjects() == []
+        foreign = Selector(iss="https://other.example", kind=SelectorKind.SUBJECT, value="mallory", before=1.0)
+        await post.stage.revoke(Entry(selector=foreign, until=post.stage.world.clock.now() + 60))
+        await post.revoke("a-jti", kind=SelectorKind.JTI)
+        await post.revoke("alice")
+        assert await post.subjects() == ["alice"]
+
+
+async def test_a_stream_begins_where_the_lane_stands(valkey: Redis, valkey_url: str) -> None:
+    """A new receiver is told from now on; what was before it learns by asking."""
+    async with post_on(valkey, valkey_url) as post:
+        await post.revoke("early")
+        assert await post.subjects() == []
+        await post.revoke("late")
+        assert await post.subjects() == ["late"]
+
+
+async def test_what_was_trimmed_is_said_to_be_lost(post: Post) -> None:
+    """The receiver cannot be told any more; it must not look as if nothing had been."""
+    await post.revoke("alice", "bob", "carol")
+    await post.stage.parts.feed.trim(Lane.REVOCATIONS, epoch=1, up_to=2)
+    assert await post.subjects() == ["carol"]
+    _, letters = await post.operator("/streams/one/dead-letters")
+    assert [(one["kind"], one["epoch"], one["first"], one["last"]) for one in letters["dead_letters"]] == [
+        ("gap", 1, 1, 2)
+    ]
+
+
+async def test_what_was_trimmed_to_the_last_event_is_said_to_be_lost(post: Post) -> None:
+    """An empty stream of events looks like one in which nothing happened."""
+    await post.revoke("alice", "bob")
+    await post.stage.parts.feed.trim(Lane.REVOCATIONS, epoch=1, up_to=2)
+    assert await post.subjects() == []
+    _, letters = await post.operator("/streams/one/dead-letters")
+    assert [(one["first"], one["last"]) for one in letters["dead_letters"]] == [(1, 2)]
+    await post.revoke("carol")
+    assert await post.subjects() == ["carol"]
+
+
+async def test_a_new_epoch_is_gone_on_in_once_the_old_one_is_told(post: Post) -> None:
+    """After a failover the lane begins anew; what was acknowledged before it must still be told, and first."""
+    await post.revoke("alice")
+    world, stage = post.stage.world, post.stage
+    publisher = world.publisher(Lane.REVOCATIONS, stage.member)
+    stands = stage.member.replica.position(Lane.REVOCATIONS)
+    assert await publisher.open_epoch(2, after=str(stands))
+    await post.revoke("bob")
+    assert await post.subjects() == ["alice"]
+    _, answer = await post.poll()
+    assert await post.subjects(ack=list(answer["sets"])) == ["bob"]
+
+
+async def test_a_progress_that_somebody_wrote_over_goes_on_from_what_we_know(post: Post, valkey: Redis) -> None:
+    """Whoever can write the store must not make a running stream forget what it has still to tell."""
+    await post.revoke("alice")
+    assert await post.subjects() == ["alice"]
+    for damage in (b"", b"{}", b"\xff", b'{"epoch":1,"sequence":-1,"hash":""}'):
+        await valkey.set("keyturn:streams:one:progress", damage)
+        assert await post.subjects() == ["alice"]
+    await valkey.set("keyturn:streams:one:progress", b"{}")
+    async with another(post) as later:
+        assert await later.subjects() == ["alice"]
+
+
+async def test_a_forged_event_is_not_told(post: Post, valkey: Redis) -> None:
+    """Who can write the store cannot make us tell others what nobody revoked; we wait for the lane to be mended."""
+    await post.revoke("alice")
+    _, answer = await post.poll()
+    await valkey.xadd("keyturn:revocations:1:events", {"event": b"e30.e30.e30"}, id="2-0")
+    status, told_then = await post.poll(ack=list(answer["sets"]))
+    assert status == 503, told_then
+    _, shown = await post.operator("/streams")
+    assert shown["streams"][0]["trouble"] == "feed_unavailable"
+
+
+async def test_a_store_that_is_away_is_503(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 8936 leaves no room for "nothing new" where we cannot know."""
+    await post.revoke("alice")
+    _, answer = await post.poll()
+
+    async def gone(*_arguments: object, **_options: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(post.stage.redis, "execute_command", gone)
+    assert (await post.poll(ack=list(answer["sets"])))[0] == 503
+    monkeypatch.undo()
+    assert await post.subjects() == ["alice"]
+
+
+async def test_many_at_once_acknowledge_without_losing_one(post: Post) -> None:
+    """Several polls of one receiver, at several replicas of the service, change one progress."""
+    await post.revoke(*(f"user-{n}" for n in range(12)))
+    _, answer = await post.poll()
+    async with another(post) as other:
+        await asyncio.gather(
+            *((post, other)[n % 2].poll(ack=[jti], maxEvents=0) for n, jti in enumerate(answer["sets"]))
+        )
+        assert await other.subjects() == []
+    held = await post.stage.redis.get("keyturn:streams:one:progress")
+    assert json.loads(held)["sequence"] == 12
+    assert json.loads(held)["done"] == []
+
+
+def _waiters(post: Post) -> list[Any]:
+    (service,) = [one.__self__ for one in post.stage.parts.follower.on_change if hasattr(one, "__self__") and
+                  type(one.__self__).__name__ == "StreamRoutes"]  # fmt: skip
+    return list(service._waiters.values())
