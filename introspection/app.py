@@ -1,7 +1,5 @@
 """The introspection service as a whole: its route over judge, verifier and records."""
 
-import asyncio
-
 from aiohttp import web
 
 from introspection.judge import Judge
@@ -12,6 +10,7 @@ from introspection.signed import SignedAnswers
 from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
+from serving.probing import StoreProbe
 from serving.records import RecordStore
 from serving.settings import record_keys, signer_of
 
@@ -25,13 +24,14 @@ class IntrospectionService:
         own = settings.section(IntrospectionSettings)
         self._parts = parts
         self._signer = signer_of(self.name, identity=own.identity, signer=own.signer, clock=parts.clock)
-        records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        self._records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        self._probe = StoreProbe(self._look, parts.clock)
         # That a bound token comes with a proof of its key is for the resource server to see (RFC 9449, 6.2).
         verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens, admit_bound=True)
         signed = SignedAnswers(self._signer, parts.replica, parts.clock)
         memory = Memory(parts.replica, most=own.cached_tokens)
         self._export(memory)
-        self._routes = IntrospectionRoutes(parts, Judge(parts, records, verifier, memory), signed)
+        self._routes = IntrospectionRoutes(parts, Judge(parts, self._records, verifier, memory), signed)
 
     def _export(self, memory: Memory) -> None:
         metrics = self._parts.metrics
@@ -45,9 +45,13 @@ class IntrospectionService:
 
     def unready(self) -> str | None:
         """Return why nothing can be said of tokens now."""
-        return self._parts.unready()
+        return self._parts.unready() or self._probe.unready()
 
     async def run(self) -> None:
-        """Keep the way to the signer open until cancelled."""
+        """Keep the way to the signer open, and look at the store, until cancelled."""
         async with self._signer:
-            await asyncio.Event().wait()
+            await self._probe.run()
+
+    async def _look(self) -> None:
+        """Do what each question does before anything is said."""
+        await self._parts.reach(await self._records.positions())

@@ -1,6 +1,6 @@
 """A way to the store on which exactly the n-th step of a request goes wrong, in each way that a step can."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from enum import Enum, auto
@@ -123,3 +123,10 @@ def _stumbling(ordinary: type[AbstractConnection], stumbling: Stumbling) -> type
                     raise RedisTimeoutError("frozen")
 
     return Connection
+
+
+async def done(what: Callable[[], Awaitable[None] | None]) -> None:
+    """Do something to a server, at once or over time."""
+    doing = what()
+    if doing is not None:
+        await doing

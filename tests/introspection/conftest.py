@@ -87,8 +87,11 @@ async def signer(stage: Standing, tmp_path: Path) -> AsyncIterator[FakeSigner]:
 
 
 @pytest.fixture
-async def session(stage: Standing, signer: FakeSigner, identity: Any, tmp_path: Path) -> AsyncIterator[ClientSession]:
-    """Serve the introspection service."""
+async def session(
+    stage: Standing, signer: FakeSigner, identity: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ClientSession]:
+    """Serve the introspection service, whose own look at the store each second adds to no count."""
+    monkeypatch.setattr("serving.probing.LOOK_SECONDS", 3600.0)
     write_secret(tmp_path / "identity.jwk", encode_json(ed25519_private_jwk(identity)).decode())
     own = {"identity_file": "identity.jwk", "signer": f"unix:{tmp_path}/run/sign.sock"}
     service = IntrospectionService(stage.settings(tmp_path, introspection=own), stage.parts)

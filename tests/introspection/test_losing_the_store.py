@@ -1,23 +1,28 @@
 """The store lost at each step of a question: an answer in time that is right, or none; never "inactive" instead."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 
 from introspection.app import IntrospectionService
 from keyturn import entropy
+from keyturn.clock import SystemClock
 from keyturn.contract.selectors import SelectorKind
 from keyturn.process.redis import connect
 from serving.routing import REQUEST_SECONDS
+from stack.server import EmbeddedServer
 from tests.building import CLIENTS, RESOURCE, Standing, basic, new_access_token, serving_at, standing
 from tests.introspection.conftest import SHOP
 from tests.introspection.test_introspect import INACTIVE
-from tests.stumbling import Mishap, Stumbling, stumbling_client
+from tests.stumbling import Mishap, Stumbling, done, stumbling_client
+from tests.waiting import eventually
 
 UNKNOWN = (503, b'{"error":"temporarily_unavailable"}', "1")
 
@@ -43,8 +48,11 @@ async def stage(valkey_url: str, stumbling: Stumbling) -> AsyncIterator[Standing
 
 
 @pytest.fixture
-async def session(stage: Standing, stumbling: Stumbling, tmp_path: Path) -> AsyncIterator[ClientSession]:
-    """Serve introspection, and know what is done for its requests."""
+async def session(
+    stage: Standing, stumbling: Stumbling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ClientSession]:
+    """Serve introspection, and know what is done for its requests; its own look at the store shares no step."""
+    monkeypatch.setattr("serving.probing.LOOK_SECONDS", 3600.0)
     service = IntrospectionService(stage.settings(tmp_path), stage.parts)
     async with serving_at([service, stumbling], stage.parts) as client:
         yield client
@@ -103,3 +111,36 @@ async def test_at_whatever_step_the_store_is_lost_the_answer_is_right_or_503(
             break
     assert at > 2  # The record with the positions, and the stream, at least.
     assert unknown >= at - 2
+
+
+async def test_a_frozen_and_a_killed_store_are_503_in_time_and_readiness_says_why(
+    own_valkey: EmbeddedServer, tmp_path: Path
+) -> None:
+    """A load balancer must learn of it from `/readyz`, which recovers by itself, and nobody may wait without an end."""
+    async with AsyncExitStack() as stack:
+        redis, bell = (connect(own_valkey.url(), client_name="t", subscribing=bell) for bell in (False, True))
+        for one in (redis, bell):
+            stack.push_async_callback(one.aclose)
+        stage = await stack.enter_async_context(standing(redis, pubsub=bell, clients={**CLIENTS, "shop": SHOP}))
+        await stage.publish(*stage.world.first_key())
+        service = IntrospectionService(stage.settings(tmp_path), stage.parts)
+        session = await stack.enter_async_context(serving_at([service], stage.parts))
+        tokens = [stage.world.mint().decode(), await stage.put_opaque(), "nonsense"]
+        for lose, find in ((own_valkey.freeze, own_valkey.thaw), (own_valkey.kill, own_valkey.restart)):
+            await done(lose)
+            asked = SystemClock().boottime()
+            assert set(await asyncio.gather(*(ask(session, one) for one in tokens))) == {UNKNOWN}
+            assert SystemClock().boottime() - asked < REQUEST_SECONDS
+            await eventually(lambda: service.unready() is not None)
+            status, told = await ready(session)
+            assert (status, told["reasons"]["introspection"].partition(":")[0]) == (503, "the store cannot be asked")
+            await done(find)
+            await eventually(lambda: service.unready() is None, within_seconds=10, saying=service.unready)
+            assert (await ready(session))[0] == 200
+            assert [json.loads((await ask(session, one))[1])["active"] for one in tokens] == [True, True, False]
+
+
+async def ready(session: ClientSession) -> tuple[int, dict[str, Any]]:
+    """Ask whether the service is ready."""
+    async with session.get("/readyz") as answer:
+        return answer.status, await answer.json()

@@ -1,5 +1,6 @@
 """The store lost at each step of an order: 200 only for what is durable, else 503 in time; and the retry is right."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
@@ -9,11 +10,15 @@ from typing import Any
 import pytest
 
 from keyturn import entropy
+from keyturn.clock import SystemClock
 from keyturn.contract.credentials import CredentialKind
+from keyturn.process.redis import connect
+from keyturn.verifier.freshness import Freshness
 from serving.routing import REQUEST_SECONDS
+from stack.server import EmbeddedServer
 from tests.building import ADMIN, CLIENT
 from tests.revocation.conftest import Office, authorization, office_on
-from tests.stumbling import Mishap, Stumbling, stumbling_client
+from tests.stumbling import Mishap, Stumbling, done, stumbling_client
 from tests.waiting import eventually
 
 Order = Callable[[], Awaitable[tuple[int, str]]]
@@ -120,3 +125,40 @@ async def test_adoption_is_told_or_503_at_whatever_step_the_store_is_lost(
         if not reached:
             break
     assert at > 1
+
+
+async def test_a_frozen_and_a_killed_store_are_503_in_time_and_readiness_says_why(
+    own_valkey: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Nobody waits without an end, no order is lost that was told as done, and all recovers by itself."""
+    client = connect(own_valkey.url(), client_name="tests")
+    async with office_on(client, own_valkey.url(), tmp_path) as office:
+        office.stage.parts.replica.freshness = Freshness(stale_after_seconds=2.5)
+        headers, token = await operator(office), office.jwt()
+        selector = {"selector": {"client_id": "somebody"}}
+        for lose, find in ((own_valkey.freeze, own_valkey.thaw), (own_valkey.kill, own_valkey.restart)):
+            await done(lose)
+            began = SystemClock().boottime()
+            orders = [
+                asked(office, "POST", "/revoke", authorization(CLIENT), data={"token": token}),
+                asked(office, "POST", "/revoke", authorization(CLIENT), data={"token": "nonsense"}),
+                asked(office, "POST", "/revoke?wait=all", authorization(CLIENT), data={"token": office.jwt()}),
+                asked(office, "POST", "/revocations", headers, json=selector),
+                asked(office, "GET", "/revocations/1", headers),
+            ]
+            assert {status for status, _ in await asyncio.gather(*orders)} == {503}
+            assert SystemClock().boottime() - began < REQUEST_SECONDS
+            await eventually(lambda: office.service.unready() is not None)
+            async with office.http.get("/readyz") as answer:
+                reasons = (await answer.json())["reasons"]
+                assert (answer.status, reasons["revocation"]) == (
+                    503,
+                    "the store has not accepted a heartbeat for too long",
+                )
+            await done(find)
+            await eventually(lambda: office.service.unready() is None, within_seconds=15, saying=office.service.unready)
+            assert (await asked(office, "POST", "/revocations?wait=all", headers, json=selector))[0] == 200
+        # What was sent to a frozen server may take effect once it goes on: 503 says that nobody knows.
+        assert (await office.revoke(token, query="?wait=all"))[0] == 200
+        assert not office.passes(token)
+    await client.aclose()
