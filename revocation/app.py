@@ -85,7 +85,7 @@ class RevocationService:
             keeping=Keeping(
                 longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
                 leeway_seconds=rotation.lease + own.leeway,
-                others={one.issuer.url: one.issuer for one in read_issuers(settings, own=parts.issuer).values()},
+                others={one.url: one for one in read_issuers(settings, own=parts.issuer).values()},
             ),
         )  # fmt: skip
 

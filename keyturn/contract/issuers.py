@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jwt.algorithms import Algorithm
@@ -14,6 +15,7 @@ from keyturn.contract.tokens import is_audience, moment
 
 MOST_ISSUERS = 16
 MOST_KEYS = 64  # In one set; providers tell two to ten.
+STALE_SECONDS = 3600.0
 NO_TYPE = ""
 MAPPED_CLAIMS = frozenset({"sub", "client_id", "scope", "jti", "sid"})
 # What ID tokens (OpenID Connect Core, 2 and 3.3.2.11) and security events (RFC 8417, 2.2) carry, and no access token.
@@ -25,10 +27,12 @@ _ACCESS_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 class ForeignIssuer:
     """Another issuer, as our settings describe it.
 
-    `url` is its `iss` byte for byte. `types` are the `typ` that its access tokens bear, in lower case and without
-    `application/`; NO_TYPE stands for a header without one. `token_seconds` is the longest life of its tokens: a
-    longer one is refused, since its revocation could be forgotten before it ends. `audience` is what its security
-    events are for. `claims` says which of its claims stands for one of ours, such as `azp` for `client_id`.
+    `url` is its `iss` byte for byte. `token_seconds` is the longest life of its tokens: a longer one is refused, since
+    its revocation could be forgotten before it ends. `types` are the `typ` that its access tokens bear, in lower case
+    and without `application/`; NO_TYPE stands for a header without one. `claims` says which of its claims stands for
+    one of ours, such as `azp` for `client_id`. `audience` is what its security events are for. `jwks` is where its
+    keys stand, a URL or a file; None: where its metadata says. For `stale_seconds` they are used beyond their time,
+    where they cannot be read again.
     """
 
     name: str
@@ -38,6 +42,8 @@ class ForeignIssuer:
     types: frozenset[str] = frozenset({"at+jwt"})
     audience: str | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
+    jwks: str | Path | None = None
+    stale_seconds: float = STALE_SECONDS
 
     @property
     def header_types(self) -> frozenset[str]:

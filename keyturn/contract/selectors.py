@@ -116,6 +116,19 @@ def names_of(claims: Mapping[str, Any], *, key: bytes) -> TokenNames:
     return TokenNames(exact, cutoffs, float(issued) if isinstance(issued, int | float) else 0.0, whole_seconds=True)
 
 
+def foreign_names_of(claims: Mapping[str, Any], mapped: Mapping[str, Any], *, key: bytes) -> TokenNames:
+    """Return what revocations could call another issuer's token by: as it says itself, and under our names for that.
+
+    Its whole-second `iat` is the moment, whatever `grant_id` it may carry: nobody vouches that this one tells when the
+    user signed in.
+    """
+    told, ours = names_of(claims, key=key), names_of(mapped, key=key)
+    exact = tuple(dict.fromkeys(told.exact + ours.exact))
+    issued = claims.get("iat")
+    moment = float(issued) if isinstance(issued, int | float) else 0.0
+    return TokenNames(exact, tuple(dict.fromkeys(told.cutoffs + ours.cutoffs)), moment, whole_seconds=True)
+
+
 def grant_moment(grant_id: object) -> float | None:
     """Return the moment of sign-in that a version 7 UUID carries (Unix seconds, milliseconds exact), or None."""
     if not isinstance(grant_id, str):

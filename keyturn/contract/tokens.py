@@ -20,6 +20,7 @@ class Header(NamedTuple):
 
     alg: str
     kid: str
+    typ: str  # In lower case; empty where there is none.
 
 
 class Token(NamedTuple):
@@ -39,11 +40,11 @@ def as_bytes(token: str | bytes) -> bytes:
     return token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
 
 
-def parse_token(token: bytes) -> Token:
+def parse_token(token: bytes, *, types: frozenset[str] = ACCESS_TOKEN_TYPES) -> Token:
     """Take an access token apart; raises InvalidToken unless it is the one canonical spelling of a plain JWS.
 
     Refused: over 8 KiB, base64url with padding or stray bits, member names that stand twice, `none`, HMAC, any
-    header that brings its own key, any `crit`, and a `typ` other than RFC 9068's.
+    header that brings its own key, any `crit`, and a `typ` that is not among `types` (by default RFC 9068's).
     """
     if len(token) > LARGEST_TOKEN_BYTES:
         raise InvalidToken("oversized", f"a token has at most {LARGEST_TOKEN_BYTES} bytes")
@@ -52,6 +53,8 @@ def parse_token(token: bytes) -> Token:
         raise InvalidToken("malformed", "not a compact JWS")
     segment, payload, signature = parts
     header = _headers.get(segment) or _read_header(segment)
+    if header.typ not in types:
+        raise InvalidToken("type", "not an access token (typ at+jwt)")
     try:
         return Token(header, decode_object(unb64url(payload)), segment + b"." + payload, unb64url(signature))
     except MalformedInput as error:
@@ -70,11 +73,11 @@ def _read_header(segment: bytes) -> Header:
         raise InvalidToken("header", "a token does not bring its own key")
     if "crit" in members or "b64" in members:
         raise InvalidToken("header", "a critical extension that we do not know")
-    if not isinstance(typ, str) or typ.lower() not in ACCESS_TOKEN_TYPES:
-        raise InvalidToken("type", "not an access token (typ at+jwt)")
+    if "typ" in members and not (isinstance(typ, str) and typ):
+        raise InvalidToken("type", "typ is a string")
     if not isinstance(kid, str) or not kid:
         raise InvalidToken("header", "no kid")
-    header = Header(alg, kid)
+    header = Header(alg, kid, (typ or "").lower())
     if len(_headers) >= _HEADERS_KEPT:
         _headers.clear()
     _headers[segment] = header

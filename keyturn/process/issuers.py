@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.issuers import MAPPED_CLAIMS, MOST_ISSUERS, NO_TYPE, ForeignIssuer
+from keyturn.contract.issuers import MAPPED_CLAIMS, MOST_ISSUERS, NO_TYPE, STALE_SECONDS, ForeignIssuer
 from keyturn.process.settings import Section, Settings, is_loopback
 from keyturn.process.values import Duration, Range
 
@@ -38,27 +38,18 @@ class IssuersSettings(Section):
     """Which of its claims stands for one of ours: `client_id=azp`."""
     audience: str | None = None
     """What its security events are for: our client id there."""
-    stale_keys: Annotated[Duration, Range(60, 7 * 86_400)] = 3600.0
+    stale_keys: Annotated[Duration, Range(60, 7 * 86_400)] = STALE_SECONDS
     """How long keys are used that could not be read again."""
 
 
-class KnownIssuer(NamedTuple):
-    """Another issuer, and where its keys stand: a URL, a file, or neither where its metadata says."""
-
-    issuer: ForeignIssuer
-    jwks: str | None
-    jwks_file: Path | None
-    stale_seconds: float
-
-
-def read_issuers(settings: Settings, *, own: str) -> Mapping[str, KnownIssuer]:
+def read_issuers(settings: Settings, *, own: str) -> Mapping[str, ForeignIssuer]:
     """Return all other issuers by name; `own` is ours. Raises ConfigurationError for one that is not usable."""
     sections = settings.named_sections(IssuersSettings)
     if len(sections) > MOST_ISSUERS:
         raise ConfigurationError(
             f"{len(sections)} issuers are too many", setting="issuers", mend=f"keep {MOST_ISSUERS} of them"
         )
-    known: dict[str, KnownIssuer] = {}
+    known: dict[str, ForeignIssuer] = {}
     for name, section in sections.items():
         where = f"issuers.{name}"
         if not _NAME.fullmatch(name) or name == OWN:
@@ -67,15 +58,13 @@ def read_issuers(settings: Settings, *, own: str) -> Mapping[str, KnownIssuer]:
             )
         _check_url(section.url, setting=f"{where}.url")
         _check_choices(section, where)
-        if section.url in (own, *(one.issuer.url for one in known.values())):
+        if section.url in (own, *(one.url for one in known.values())):
             raise ConfigurationError(
                 "this issuer is described twice", setting=f"{where}.url", mend="keep one; ours stands in [issuer]"
             )
         if section.jwks is not None:
             _check_url(section.jwks, setting=f"{where}.jwks", queries=True)
-        known[name] = KnownIssuer(
-            _issuer(name, section, where), section.jwks, section.jwks_file, section.stale_keys
-        )  # fmt: skip
+        known[name] = _issuer(name, section, where)
     return known
 
 
@@ -96,6 +85,7 @@ def _issuer(name: str, section: IssuersSettings, where: str) -> ForeignIssuer:
         name=name, url=section.url, token_seconds=section.token, algorithms=tuple(section.algorithms),
         types=frozenset(_type(one, where) for one in section.types), audience=section.audience,
         claims=dict(_claim(one, where) for one in section.claims),
+        jwks=section.jwks if section.jwks_file is None else section.jwks_file, stale_seconds=section.stale_keys,
     )  # fmt: skip
 
 

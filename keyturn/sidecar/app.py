@@ -14,6 +14,7 @@ from keyturn.process.expiry import export_expiry, watch_expiry
 from keyturn.process.feeding import FeedSettings
 from keyturn.process.following import StoreConnections, noting, watch_state
 from keyturn.process.freshness import FreshnessSettings
+from keyturn.process.issuers import read_issuers
 from keyturn.process.logging import STARTED, configure_logging, logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.pinned import read_root
@@ -35,12 +36,14 @@ from keyturn.sidecar.health import Health
 from keyturn.sidecar.latecomers import Latecomers
 from keyturn.sidecar.listener import Listener
 from keyturn.sidecar.lookups import Introspection, PublicKeys
-from keyturn.sidecar.readings import export_answers, export_connections, export_replica
+from keyturn.sidecar.readings import export_answers, export_connections, export_issuers, export_replica
 from keyturn.sidecar.routing import FORM, Route, Routes
 from keyturn.sidecar.settings import DEFAULT_POLICY, SidecarSettings, read_policies
 from keyturn.sidecar.sockets import open_at, remove
 from keyturn.verifier.follower import Follower
+from keyturn.verifier.issuers import IssuerKeys
 from keyturn.verifier.keeping import Keeper
+from keyturn.verifier.keysources import source_of
 from keyturn.verifier.mirror import HttpSnapshots
 from keyturn.verifier.replica import Replica
 from keyturn.verifier.reporter import Reporter
@@ -61,10 +64,11 @@ class Sidecar:
         self.follower = Follower(
             store, self.replica, clock, root=charge.root, allow_dev=charge.allow_dev, note=noting(self._log)
         )
-        self.verifier = TokenVerifier(self.replica, clock)
+        self.issuers = [IssuerKeys(one, source_of(one, clock), clock, note=noting(self._log)) for one in charge.issuers]
+        self.verifier = TokenVerifier(self.replica, clock, issuers=self.issuers)
         self._reporter = Reporter(store, charge.identity, self.replica, clock, verifier=charge.verifier)
         self.follower.on_change.append(self._reporter.notice)
-        self.latecomers = Latecomers(self.verifier, self.follower)
+        self.latecomers = Latecomers(self.verifier, self.follower, self.issuers)
         self._gates = {
             (dialect.name, name): Gate(self.verifier, policy, dialect, self.latecomers)
             for dialect in charge.dialects
@@ -75,10 +79,11 @@ class Sidecar:
         metrics = Metrics(process="sidecar") if metrics is None else metrics
         self.health = Health(
             self.verifier, metrics, name=charge.verifier, trouble=lambda: self._trouble,
-            known=lambda: is_known(self.replica.trust, charge),
+            known=lambda: is_known(self.replica.trust, charge), issuers=self.issuers,
         )  # fmt: skip
         self.listener = Listener(self._routes(), clock=clock)
         export_answers(metrics, self._gates, self.latecomers)
+        export_issuers(metrics, self.issuers, clock)
         export_connections(metrics, self.listener)
         export_replica(metrics, self.verifier, self.follower)
         export_expiry(metrics, [self.replica])
@@ -103,6 +108,8 @@ class Sidecar:
             ]
             if self.keeper is not None:
                 tasks.append(group.create_task(self.keeper.run()))
+            for keys in self.issuers:
+                tasks.append(group.create_task(keep_running(f"issuer {keys.issuer.name}", keys.run, clock=clock)))
             opened: Listen | None = None
             try:
                 opened = await open_at(self.listener, listen)
@@ -155,10 +162,12 @@ async def serve_sidecar(
     """
     issuer, store = settings.section(IssuerSettings), settings.section(RedisSettings)
     trust, own = settings.section(TrustSettings), settings.section(SidecarSettings)
+    issuers = read_issuers(settings, own=issuer.url)
     charge = Charge(
         issuer=issuer.url, root=read_root(trust.root), allow_dev=trust.allow_dev,
         freshness=settings.section(FreshnessSettings).freshness(), verifier=own.verifier,
-        identity=own.identity_key(), policies=read_policies(settings), dialects=own.dialects,
+        identity=own.identity_key(), policies=read_policies(settings, issuer.url, issuers), dialects=own.dialects,
+        issuers=tuple(issuers.values()),
     )  # fmt: skip
     log = logger("sidecar")
     async with AsyncExitStack() as stack:

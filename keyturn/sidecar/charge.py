@@ -6,6 +6,7 @@ from typing import Any
 
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.issuers import ForeignIssuer
 from keyturn.contract.trust import IdentityKind, Trust
 from keyturn.process.belonging import Pinned
 from keyturn.sidecar.dialects import Dialect
@@ -25,6 +26,7 @@ class Charge:
     identity: StatementKey
     policies: Mapping[str, Policy]
     dialects: Sequence[Dialect]
+    issuers: Sequence[ForeignIssuer] = ()
 
     @property
     def pinned(self) -> Pinned:

@@ -5,7 +5,7 @@ from typing import Final
 
 from keyturn.sidecar import replies
 from keyturn.sidecar.dialects import Dialect
-from keyturn.sidecar.latecomers import Latecomers
+from keyturn.sidecar.latecomers import Latecomers, Queue
 from keyturn.sidecar.routing import Answer, Header
 from keyturn.verifier.policy import Policy
 from keyturn.verifier.verdict import Kind, Verdict
@@ -75,15 +75,16 @@ class Gate:
         return self._render_or_ask_again(self._judge(words[1], self._policy), words[1])
 
     def _render_or_ask_again(self, verdict: Verdict, token: bytes) -> Answer:
-        if verdict.reason == "unknown_kid" and self._latecomers.may_be_ours(token):
-            if self._latecomers.full:
-                self.unknown += 1
-                return _UNAVAILABLE
-            return self._ask_again(token)
-        return self._render(verdict)
+        queue = self._latecomers.queue_for(verdict, token)
+        if queue is None:
+            return self._render(verdict)
+        if queue.full:
+            self.unknown += 1
+            return _UNAVAILABLE
+        return self._ask_again(queue, token)
 
-    async def _ask_again(self, token: bytes) -> bytes:
-        return self._render(await self._latecomers.judge(token, self._policy))
+    async def _ask_again(self, queue: Queue, token: bytes) -> bytes:
+        return self._render(await self._latecomers.judge(queue, token, self._policy))
 
     def _render(self, verdict: Verdict) -> bytes:
         match verdict.kind:

@@ -1,6 +1,6 @@
 """How the sidecar is: /healthz, /readyz, /state and /metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -9,6 +9,7 @@ from keyturn.process.following import unready
 from keyturn.process.metrics import CONTENT_TYPE, Metrics
 from keyturn.sidecar import replies
 from keyturn.sidecar.routing import Answer, Header
+from keyturn.verifier.issuers import IssuerKeys
 from keyturn.verifier.verifier import TokenVerifier
 
 _NO_STORE = (("Cache-Control", "no-store"),)
@@ -30,9 +31,11 @@ class Health:
         name: str,
         trouble: Callable[[], str | None],
         known: Callable[[], bool],
+        issuers: Sequence[IssuerKeys] = (),
     ) -> None:
         self._verifier, self._replica, self._clock = verifier, verifier.replica, verifier.clock
         self._metrics, self._name, self._trouble, self._known = metrics, name, trouble, known
+        self._issuers = issuers
 
     def unready(self) -> str | None:
         """Return why nothing truthful can be said now, None if it can."""
@@ -46,10 +49,14 @@ class Health:
         return _LIVE
 
     def readyz(self, target: bytes, authorization: list[bytes], headers: list[Header], body: bytes) -> Answer:  # noqa: ARG002
-        """Say whether it can judge; 503 and the reason if not."""
+        """Say whether it can judge; 503 and the reason if not.
+
+        Another issuer that cannot be reached is a warning: our own tokens are judged all the same.
+        """
         reason = self.unready()
         if reason is None:
-            return _READY
+            warnings = {f"issuer {keys.issuer.name}": keys.trouble for keys in self._issuers if keys.trouble}
+            return _ready(warnings) if warnings else _READY
         retry = ("Retry-After", str(replies.RETRY_AFTER_SECONDS))
         return replies.json_reply(503, {"status": "unready", "reasons": {"sidecar": reason}}, [*_NO_STORE, retry])
 
@@ -75,8 +82,21 @@ class Health:
             "trust_expires_soon": replica.trust.expires_soon(now),
             **{lane.value: replica.place(lane)[1] for lane in Lane},
             "epochs": {lane.value: replica.place(lane)[0] for lane in Lane},
+            "issuers": {keys.issuer.name: _issuer_facts(keys, boottime) for keys in self._issuers},
             "cache": {
                 "tokens": len(self._verifier), "hits": figures.hits, "misses": figures.misses,
                 "rechecks": figures.rechecks, "evictions": figures.evictions,
             },
         }  # fmt: skip
+
+
+def _ready(warnings: Mapping[str, str]) -> bytes:
+    return replies.json_reply(200, {"status": "ready", "warnings": warnings}, _NO_STORE)
+
+
+def _issuer_facts(keys: IssuerKeys, boottime: float) -> dict[str, Any]:
+    age = keys.age(boottime)
+    return {
+        "keys": len(keys.keys), "age_ms": round(age * 1000, 1) if isfinite(age) else None,
+        "usable": boottime < keys.usable_until, "trouble": keys.trouble,
+    }  # fmt: skip

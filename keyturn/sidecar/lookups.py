@@ -7,7 +7,7 @@ from keyturn.clock import Clock
 from keyturn.contract.jwks import Jwks, render_jwks
 from keyturn.contract.keys import KeySet
 from keyturn.sidecar import replies
-from keyturn.sidecar.latecomers import Latecomers
+from keyturn.sidecar.latecomers import Latecomers, Queue
 from keyturn.sidecar.routing import Answer, Header, values_of
 from keyturn.verifier.freshness import State
 from keyturn.verifier.policy import Policy
@@ -33,7 +33,10 @@ class Introspection:
     def __init__(self, verifier: TokenVerifier, policy: Policy, latecomers: Latecomers) -> None:
         # Scopes are told, not asked for: the API that asks decides.
         self._policy = Policy(
-            audience=policy.audience, name="introspection", max_staleness_seconds=policy.max_staleness_seconds
+            audience=policy.audience,
+            name="introspection",
+            max_staleness_seconds=policy.max_staleness_seconds,
+            issuers=policy.issuers,
         )
         self._verifier, self._latecomers = verifier, latecomers
 
@@ -55,12 +58,13 @@ class Introspection:
             return _invalid("token is missing")
         token = form["token"].encode("utf-8")
         verdict = self._verifier.judge(token, self._policy)
-        if verdict.reason == "unknown_kid" and self._latecomers.may_be_ours(token):
-            return _UNAVAILABLE if self._latecomers.full else self._ask_again(token)
-        return _rendered(verdict)
+        queue = self._latecomers.queue_for(verdict, token)
+        if queue is None:
+            return _rendered(verdict)
+        return _UNAVAILABLE if queue.full else self._ask_again(queue, token)
 
-    async def _ask_again(self, token: bytes) -> bytes:
-        return _rendered(await self._latecomers.judge(token, self._policy))
+    async def _ask_again(self, queue: Queue, token: bytes) -> bytes:
+        return _rendered(await self._latecomers.judge(queue, token, self._policy))
 
 
 class PublicKeys:

@@ -1,7 +1,8 @@
 """What the sidecar exports to Prometheus, read from plain counts when it is scraped."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from keyturn.clock import Clock
 from keyturn.contract.positions import Lane
 from keyturn.process.metrics import Metrics
 from keyturn.sidecar.gate import Gate
@@ -9,6 +10,7 @@ from keyturn.sidecar.latecomers import Latecomers
 from keyturn.sidecar.listener import Listener
 from keyturn.verifier.follower import Follower
 from keyturn.verifier.freshness import State
+from keyturn.verifier.issuers import IssuerKeys
 from keyturn.verifier.verifier import TokenVerifier
 
 
@@ -23,12 +25,27 @@ def export_answers(metrics: Metrics, gates: Mapping[tuple[str, str], Gate], late
     )
     metrics.read_counter(
         "keyturn_sidecar_catch_ups", "Tokens with a key unheard of, for which the feed was looked at.",
-        lambda: latecomers.asked,
+        lambda: latecomers.ours.asked,
     )  # fmt: skip
     metrics.read_counter(
         "keyturn_sidecar_catch_ups_refused", "Such tokens that were answered 503 because too many waited.",
-        lambda: latecomers.turned_away,
+        lambda: sum(queue.turned_away for queue in latecomers.queues),
     )  # fmt: skip
+
+
+def export_issuers(metrics: Metrics, issuers: Sequence[IssuerKeys], clock: Clock) -> None:
+    """Export how current the keys of other issuers are, by the names that settings give them."""
+
+    def export(kind: Callable[..., None], name: str, about: str, read: Callable[[IssuerKeys], float]) -> None:
+        kind(name, about, lambda: {keys.issuer.name: read(keys) for keys in issuers}, labels=("issuer",))
+
+    export(metrics.read_gauge, "keyturn_issuer_keys", "Keys of another issuer.", lambda keys: len(keys.keys))
+    export(
+        metrics.read_gauge, "keyturn_issuer_keys_age_seconds", "Since they were read.",
+        lambda keys: keys.age(clock.boottime()),
+    )  # fmt: skip
+    export(metrics.read_counter, "keyturn_issuer_reads", "Attempts to read them.", lambda keys: keys.pulls)
+    export(metrics.read_counter, "keyturn_issuer_reads_failed", "Those that failed.", lambda keys: keys.failures)
 
 
 def export_connections(metrics: Metrics, listener: Listener) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar
 
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.issuers import ForeignIssuer
+from keyturn.process.issuers import OWN
 from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings, is_loopback
 from keyturn.process.values import Duration, Listen, Range, Secret
@@ -56,12 +58,17 @@ class PolicySettings(Section):
     audience: str
     scopes: tuple[str, ...] = ()
     """All of them must be granted."""
+    issuers: tuple[str, ...] = (OWN,)
+    """Whose tokens it takes: `own`, and names of `[issuers.NAME]`."""
     max_staleness: Annotated[Duration, Range(1.5, 86_400)] | None = None
     """Above this age of the replica nothing is said under this policy; heads come once a second."""
 
 
-def read_policies(settings: Settings) -> Mapping[str, Policy]:
-    """Return all policies by name; raises ConfigurationError where there is none, or one is not usable."""
+def read_policies(settings: Settings, own: str, others: Mapping[str, ForeignIssuer]) -> Mapping[str, Policy]:
+    """Return all policies by name; `own` is our issuer's URL, `others` are the issuers that they may name.
+
+    Raises ConfigurationError where there is none, or one is not usable.
+    """
     sections = settings.named_sections(PolicySettings)
     if not sections:
         raise ConfigurationError(
@@ -80,6 +87,21 @@ def read_policies(settings: Settings) -> Mapping[str, Policy]:
                 f"{name!r} cannot stand in a path", setting=f"policy.{name}", mend="name it with a-z, 0-9, _ and -"
             )
         policies[name] = Policy(
-            audience=section.audience, scopes=section.scopes, name=name, max_staleness_seconds=section.max_staleness
+            audience=section.audience,
+            scopes=section.scopes,
+            name=name,
+            max_staleness_seconds=section.max_staleness,
+            issuers=_issuers(section.issuers, own, others, setting=f"policy.{name}.issuers"),
         )
     return policies
+
+
+def _issuers(names: tuple[str, ...], own: str, others: Mapping[str, ForeignIssuer], *, setting: str) -> frozenset[str]:
+    urls = {OWN: own} | {name: issuer.url for name, issuer in others.items()}
+    unknown = sorted(set(names) - urls.keys())
+    if unknown or not names:
+        raise ConfigurationError(
+            f"there is no issuer {unknown[0]!r}" if unknown else "no token could pass",
+            setting=setting, mend=f"choose from {', '.join(urls)}; others are described in [issuers.NAME]",
+        )  # fmt: skip
+    return frozenset(urls[name] for name in names)

@@ -14,7 +14,6 @@ ISSUER_KEYS_CHANGED: Final = "issuer_keys_changed"
 ISSUER_KEYS_LEFT_OUT: Final = "issuer_keys_left_out"
 ISSUER_UNREACHABLE: Final = "issuer_unreachable"
 COOL_DOWN_SECONDS = 10.0  # Unknown kids make us ask the issuer at most so often.
-STALE_SECONDS = 3600.0
 _RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)
 _LOOK_SECONDS = 1.0
 
@@ -26,7 +25,7 @@ def unnoted(event: str, **facts: object) -> None:
 class IssuerKeys:
     """One issuer's keys; `run` reads them, again before they run out, until it is cancelled.
 
-    A set is good for as long as its source says, and where that cannot be reached for `stale_seconds` more. After
+    A set is good for as long as its source says, and where that cannot be reached for its `stale_seconds` more. After
     that nothing is said of the issuer's tokens. `generation` grows with each change.
     """
 
@@ -36,7 +35,6 @@ class IssuerKeys:
         source: KeySource,
         clock: Clock,
         *,
-        stale_seconds: float = STALE_SECONDS,
         note: Callable[..., None] = unnoted,
     ) -> None:
         self.issuer = issuer
@@ -45,7 +43,7 @@ class IssuerKeys:
         self.usable_until = float("-inf")  # By the boot-time clock.
         self.trouble: str | None = "its keys have not been read yet"
         self.pulls = self.failures = 0
-        self._source, self._clock, self._stale, self._note = source, clock, stale_seconds, note
+        self._source, self._clock, self._note = source, clock, note
         self._read_at = self._tried_at = self._due = float("-inf")
         self._wanted = False
         self._row = 0  # Failures since the last success.
@@ -80,7 +78,6 @@ class IssuerKeys:
                     await self._shared()
                 elif self._wanted:
                     await self.renew()
-                self._wanted = False
                 await self._clock.sleep(_LOOK_SECONDS)
         finally:
             if self._flight is not None:
@@ -88,8 +85,12 @@ class IssuerKeys:
 
     async def renew(self) -> None:
         """Read the keys now, in one flight for all who ask; not if that was tried within the last 10 s."""
-        if self._flight is not None or self._clock.boottime() - self._tried_at >= COOL_DOWN_SECONDS:
+        if self.may_renew(self._clock.boottime()):
             await self._shared()
+
+    def may_renew(self, boottime: float) -> bool:
+        """Say whether `renew` would read them, or is doing so."""
+        return self._flight is not None or boottime - self._tried_at >= COOL_DOWN_SECONDS
 
     async def _shared(self) -> None:
         if self._flight is None:
@@ -98,6 +99,7 @@ class IssuerKeys:
 
     async def _pull(self) -> None:
         began = self._tried_at = self._clock.boottime()
+        self._wanted = False
         self.pulls += 1
         try:
             told = await self._source.read()
@@ -108,7 +110,7 @@ class IssuerKeys:
         finally:
             self._flight = None
         self._row, self.trouble, self._read_at = 0, None, began
-        self.usable_until = began + told.age_seconds + self._stale
+        self.usable_until = began + told.age_seconds + self.issuer.stale_seconds
         self._due = began + told.age_seconds * entropy.jitter(0.8, 1.0)
         if read.left_out != self._left_out:
             self._left_out = read.left_out

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from keyturn.clock import Clock
 from keyturn.contract.encoding import decode_object
 from keyturn.contract.errors import MalformedInput
+from keyturn.contract.issuers import ForeignIssuer
 from keyturn.verifier.pulling import Answer, pull
 
 LARGEST_SET_BYTES = 256 * 1024
@@ -40,6 +41,13 @@ class KeySource(Protocol):
     async def read(self) -> KeysTold:
         """Return the JWK set; raises SourceFailed."""
         ...
+
+
+def source_of(issuer: ForeignIssuer, clock: Clock) -> KeySource:
+    """Return what reads an issuer's keys, as its description says."""
+    if isinstance(issuer.jwks, Path):
+        return FileSource(issuer.jwks)
+    return HttpSource(issuer.url, clock, url=issuer.jwks)
 
 
 class FileSource:

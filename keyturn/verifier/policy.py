@@ -13,12 +13,14 @@ class Policy:
 
     Compared by identity: make each policy once and keep it, since verdicts are cached under it.
     `scopes`: all of them must be granted. `max_staleness_seconds`: older replicas answer "unknown" for it.
+    `issuers`: whose tokens it takes, each `iss` byte for byte; None stands for ours alone.
     """
 
     audience: str
     scopes: tuple[str, ...] = ()
     name: str = "default"
     max_staleness_seconds: float | None = None
+    issuers: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a policy without an audience, or with a scope that is no scope token (RFC 6749, 3.3)."""
@@ -32,6 +34,10 @@ class Policy:
                 "a scope is one word of printable ASCII",
                 setting=f"policy.{self.name}.scopes", mend='list them, such as ["read", "write"]',
             )  # fmt: skip
+
+    def takes(self, issuer: str, *, ours: str) -> bool:
+        """Say whether it takes tokens of an issuer."""
+        return issuer == ours if self.issuers is None else issuer in self.issuers
 
     def objection(self, claims: dict[str, Any]) -> str | None:
         """Return why these claims do not satisfy the policy: `audience`, `insufficient_scope`, or None."""

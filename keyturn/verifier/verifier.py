@@ -1,16 +1,18 @@
 """From a token to a verdict, in memory: strict form, signature, time, revocation, policy; and a bounded cache."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keyturn.clock import Clock
-from keyturn.contract.errors import InvalidToken, ReplicaExpired
+from keyturn.contract.errors import InvalidToken, IssuerKeysUnavailable, ReplicaExpired
 from keyturn.contract.keys import Phase
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.rotation import APPEND_SECONDS
 from keyturn.contract.selectors import TokenNames
-from keyturn.contract.tokens import check_claims, parse_token
+from keyturn.contract.tokens import ACCESS_TOKEN_TYPES, Token, check_claims, parse_token
+from keyturn.verifier.foreign import ForeignIssuers, ForeignToken, verified
 from keyturn.verifier.freshness import State
+from keyturn.verifier.issuers import IssuerKeys
 from keyturn.verifier.policy import Policy
 from keyturn.verifier.replica import Replica, VerificationKey
 from keyturn.verifier.verdict import Kind, Verdict
@@ -22,7 +24,7 @@ _VERIFIES = frozenset({Phase.PUBLISHED, Phase.ACTIVE, Phase.RETIRING})
 
 
 class _Checked:
-    """A token whose signature held once: what must be asked again, and the verdicts that were made of it."""
+    """A token of ours whose signature held once: what must be asked again, and the verdicts that were made of it."""
 
     __slots__ = ("claims", "expires", "fresh", "generation", "indexes", "key", "names", "stale")
 
@@ -33,6 +35,10 @@ class _Checked:
         self.names: tuple[TokenNames, ...] = ()
         self.fresh: dict[Policy, Verdict] = {}
         self.stale: dict[Policy, Verdict] = {}
+
+    def stands(self, replica: Replica, now: float, boottime: float) -> bool:  # noqa: ARG002 - as ForeignToken does
+        """Say whether nothing has changed since it was asked about, and it has not expired."""
+        return self.generation == replica.generation and now < self.expires
 
 
 class CacheFigures:
@@ -45,19 +51,26 @@ class CacheFigures:
 
 
 class TokenVerifier:
-    """Judges access tokens of the replica's issuer; never waits and never reads anything but memory.
+    """Judges access tokens of the replica's issuer, and of `issuers`; never waits, and reads nothing but memory.
 
     Tokens that are bound to a key (`cnf`) are judged like others only where `admit_bound` says that the key is somebody
     else's to look at; else they are inactive, since here nobody proves that he has it.
     """
 
     def __init__(
-        self, replica: Replica, clock: Clock, *, cached_tokens: int = CACHED_TOKENS, admit_bound: bool = False
+        self,
+        replica: Replica,
+        clock: Clock,
+        *,
+        cached_tokens: int = CACHED_TOKENS,
+        admit_bound: bool = False,
+        issuers: Sequence[IssuerKeys] = (),
     ) -> None:
         self.replica, self.clock = replica, clock
         self.figures = CacheFigures()
         self._most, self._admit_bound = cached_tokens, admit_bound
-        self._cache: dict[bytes, _Checked] = {}
+        self._foreign = ForeignIssuers(issuers)
+        self._cache: dict[bytes, _Checked | ForeignToken] = {}
         self._now, self._boottime = clock.now, clock.boottime
 
     def __len__(self) -> int:
@@ -85,15 +98,18 @@ class TokenVerifier:
         if strict is not None and self.replica.age(now, boottime) > strict:
             return Verdict(Kind.UNKNOWN, "replica_too_old_for_policy", state)
         try:
-            checked = self._checked(token, now)
+            checked = self._checked(token, policy, now, boottime)
         except InvalidToken as error:
             return Verdict(Kind.INACTIVE, error.reason, state)
+        except IssuerKeysUnavailable as error:
+            return Verdict(Kind.UNKNOWN, error.code, state)
         verdicts = checked.fresh if state is State.FRESH else checked.stale
         verdict = verdicts.get(policy)
         if verdict is None:
             if len(verdicts) >= _VERDICTS_OF_A_TOKEN:
                 verdicts.clear()
-            objection = policy.objection(dict(checked.claims))
+            takes = policy.takes(checked.claims["iss"], ours=self.replica.issuer)
+            objection = policy.objection(dict(checked.claims)) if takes else "issuer"
             kind = Kind.ACTIVE if objection is None else Kind.INACTIVE
             claims = checked.claims if objection is None else {}
             verdict = verdicts[policy] = Verdict(kind, objection or "active", state, claims)
@@ -104,6 +120,8 @@ class TokenVerifier:
         verdict = self.judge(token, policy)
         if verdict.kind is Kind.ACTIVE:
             return verdict.claims
+        if verdict.reason == IssuerKeysUnavailable.code and (issuer := self.issuer_of(token)) is not None:
+            raise IssuerKeysUnavailable(issuer=issuer.issuer.name, silence_seconds=issuer.age(self.clock.boottime()))
         if verdict.kind is Kind.UNKNOWN:
             age = self.replica.age(self.clock.now(), self.clock.boottime())
             raise ReplicaExpired(silence_seconds=age)
@@ -114,7 +132,16 @@ class TokenVerifier:
 
         With `allow_expired` time is not looked at: a token that is not valid yet can be revoked too.
         """
-        parsed = parse_token(token)
+        return self._genuine(parse_token(token), allow_expired=allow_expired)[0]
+
+    def issuer_of(self, token: bytes) -> IssuerKeys | None:
+        """Return the other issuer that a token, not verified, names; None for any other token."""
+        try:
+            return self._foreign.of(parse_token(token, types=self._foreign.types).claims)
+        except InvalidToken:
+            return None
+
+    def _genuine(self, parsed: Token, *, allow_expired: bool) -> tuple[Mapping[str, Any], VerificationKey]:
         key = self._key(parsed.header.kid, parsed.header.alg)
         if not key.algorithm.verify(parsed.signing_input, key.key, parsed.signature):
             raise InvalidToken("signature")
@@ -122,42 +149,57 @@ class TokenVerifier:
         if not allow_expired:
             check_claims(parsed.claims, issuer=self.replica.issuer, now=now, skew_seconds=self._skew)
         self._check_key_limits(parsed.claims, key)
-        return parsed.claims
+        return parsed.claims, key
 
     @property
     def _skew(self) -> float:
         return self.replica.freshness.skew_seconds
 
-    def _checked(self, token: bytes, now: float) -> _Checked:
+    def _checked(self, token: bytes, policy: Policy, now: float, boottime: float) -> _Checked | ForeignToken:
         checked = self._cache.get(token)
-        figures, generation = self.figures, self.replica.generation
+        figures = self.figures
         if checked is None:
             figures.misses += 1
-            checked = self._admit(token)
-        elif checked.generation == generation and now < checked.expires:
+            checked = self._admit(token, policy, now, boottime)
+        elif checked.stands(self.replica, now, boottime):
             figures.hits += 1
             return checked
         else:
             figures.rechecks += 1
         try:
-            self._recheck(checked, now)
+            if isinstance(checked, ForeignToken):
+                checked.recheck(self.replica, now, boottime)
+            else:
+                self._recheck(checked, now)
+                checked.generation = self.replica.generation
         except InvalidToken:
             self._cache.pop(token, None)
             raise
-        checked.generation = generation
         return checked
 
-    def _admit(self, token: bytes) -> _Checked:
-        claims = self.genuine(token)
-        key = self.replica.verification[parse_token(token).header.kid]
-        if "cnf" in claims and not self._admit_bound:
+    def _admit(self, token: bytes, policy: Policy, now: float, boottime: float) -> _Checked | ForeignToken:
+        parsed = parse_token(token, types=self._foreign.types)
+        issuer = self._foreign.of(parsed.claims)
+        checked: _Checked | ForeignToken
+        if issuer is None:
+            checked = self._ours(parsed)
+        elif policy.takes(issuer.issuer.url, ours=self.replica.issuer):
+            checked = verified(parsed, issuer, now=now, boottime=boottime, skew_seconds=self._skew)
+        else:  # Before its key is looked for: nobody is asked about tokens that are not taken anyway.
+            raise InvalidToken("issuer", "not an issuer that the policy takes")
+        if "cnf" in checked.claims and not self._admit_bound:
             raise InvalidToken("bound", "a sender-constrained token does not pass as Bearer (RFC 9449, 7.2)")
-        checked = _Checked(claims, key, float(claims["exp"]) + self._skew)
         if len(self._cache) >= self._most:
             self.figures.evictions += 1
             del self._cache[next(iter(self._cache))]
         self._cache[token] = checked
         return checked
+
+    def _ours(self, parsed: Token) -> _Checked:
+        if parsed.header.typ not in ACCESS_TOKEN_TYPES:  # The types of other issuers are not ours.
+            raise InvalidToken("type", "not an access token (typ at+jwt)")
+        claims, key = self._genuine(parsed, allow_expired=False)
+        return _Checked(claims, key, float(claims["exp"]) + self._skew)
 
     def _recheck(self, checked: _Checked, now: float) -> None:
         """Ask again all that may have changed since the signature was checked."""

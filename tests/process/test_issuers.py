@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.issuers import NO_TYPE
-from keyturn.process.issuers import KnownIssuer, read_issuers
+from keyturn.contract.issuers import NO_TYPE, ForeignIssuer
+from keyturn.process.issuers import read_issuers
 from keyturn.process.settings import Settings
 
 OURS = "https://issuer.example"
 GOOD = {"url": "https://a.example", "token": "1h"}
 
 
-def known(**sections: dict[str, Any]) -> dict[str, KnownIssuer]:
+def known(**sections: dict[str, Any]) -> dict[str, ForeignIssuer]:
     """Read the sections of issuers."""
     return dict(read_issuers(Settings({"issuers": sections}, {}, beside=Path("/etc/keyturn")), own=OURS))
 
@@ -28,22 +28,22 @@ def test_an_issuer_is_read_with_all_that_can_be_said() -> None:
             "audience": "our-client", "stale_keys": "5m",
         }
     )["workforce"]  # fmt: skip
-    assert (one.issuer.name, one.issuer.url, one.issuer.token_seconds) == (
+    assert (one.name, one.url, one.token_seconds) == (
         "workforce", "https://login.example/tenant/", 7200.0,
     )  # fmt: skip
-    assert one.issuer.types == {"jwt", "at+jwt", NO_TYPE}
-    assert one.issuer.header_types == {"jwt", "application/jwt", "at+jwt", "application/at+jwt", NO_TYPE}
-    assert one.issuer.claims == {"client_id": "azp", "scope": "scp"}
-    assert (one.issuer.algorithms, one.issuer.audience) == (("ES256",), "our-client")
-    assert (one.jwks, one.jwks_file, one.stale_seconds) == (None, Path("/etc/keyturn/jwks.json"), 300.0)
+    assert one.types == {"jwt", "at+jwt", NO_TYPE}
+    assert one.header_types == {"jwt", "application/jwt", "at+jwt", "application/at+jwt", NO_TYPE}
+    assert one.claims == {"client_id": "azp", "scope": "scp"}
+    assert (one.algorithms, one.audience) == (("ES256",), "our-client")
+    assert (one.jwks, one.stale_seconds) == (Path("/etc/keyturn/jwks.json"), 300.0)
 
 
 def test_without_more_only_access_tokens_by_rs256_are_taken() -> None:
     """What most providers sign with (RFC 9068, 2.1 and 4), and nothing looser by default."""
     one = known(a=GOOD)["a"]
-    assert one.issuer.types == {"at+jwt"}
-    assert one.issuer.algorithms == ("RS256",)
-    assert one.issuer.claims == {}
+    assert one.types == {"at+jwt"}
+    assert one.algorithms == ("RS256",)
+    assert one.claims == {}
     assert known() == {}
 
 

@@ -109,7 +109,7 @@ async def test_only_so_many_may_wait(beside: Beside, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(beside.feed, "top", hanging)
     waiting = asyncio.gather(*(_status(beside, token) for _ in range(MOST_WAITING)))
-    await eventually(lambda: beside.sidecar.latecomers.waiting == MOST_WAITING)
+    await eventually(lambda: beside.sidecar.latecomers.ours.waiting == MOST_WAITING)
 
     assert (await beside.check(token)).status == 503
     assert (await beside.check(good)).status == 200

@@ -132,6 +132,7 @@ async def test_state_tells_what_the_replica_holds(beside: Beside) -> None:
         "keys": 1,
         "revocations": 1,
         "epochs": {"keys": 1, "revocations": 1},
+        "issuers": {},
         "cache": {"tokens": 0, "hits": 0, "misses": 0, "rechecks": 0, "evictions": 0},
     }
 

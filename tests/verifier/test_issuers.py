@@ -9,9 +9,9 @@ import pytest
 from keyturn import entropy
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.errors import InvalidToken, IssuerKeysUnavailable
-from keyturn.contract.issuers import ForeignIssuer, IssuerKey
+from keyturn.contract.issuers import STALE_SECONDS, ForeignIssuer, IssuerKey
 from keyturn.contract.jwk import public_jwk
-from keyturn.verifier.issuers import COOL_DOWN_SECONDS, STALE_SECONDS, IssuerKeys
+from keyturn.verifier.issuers import COOL_DOWN_SECONDS, IssuerKeys
 from keyturn.verifier.keysources import KeysTold, SourceFailed
 from tests.clocks import ManualClock
 from tests.waiting import eventually
