@@ -91,8 +91,20 @@ def _selector(kind: SelectorKind, issuers: Sequence[str], *, cutoff: bool) -> Sc
 
 
 _EXACT: Final = (SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION)
-_SHOWN: Final = record({"dry_run": {"const": True}, "lane": {"const": "revocations"}, "selector": {"type": "object"},
-                        "until": {"type": "number"}}, closed=False)  # fmt: skip
+_NUMBER_FOUND: Final = {"type": "integer", "minimum": 0}
+_SHOWN: Final = record(
+    {
+        "dry_run": {"const": True},
+        "lane": {"const": "revocations"},
+        "selector": {"type": "object"},
+        "until": {"type": "number"},
+        "grants": {**_NUMBER_FOUND, "description": "Live sign-ins with opaque tokens that it would end"},
+        "records": {**_NUMBER_FOUND, "description": "Live opaque tokens that it would end; JWTs are recorded nowhere"},
+        "scanned": {**_NUMBER_FOUND, "description": "Records that were looked at"},
+        "complete": {"type": "boolean", "description": "Whether those were all, within the limits of time and number"},
+    },
+    closed=False,
+)
 ADOPTION: Final[Schema] = {
     "operationId": "adoption",
     "summary": "Say who holds a revocation of the running epoch by now",

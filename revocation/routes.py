@@ -13,6 +13,7 @@ from revocation.keeping import Keeping
 from revocation.once import Orders
 from revocation.orders import Mark, OrderBook
 from revocation.reading import OrderReader, shown
+from revocation.survey import Survey
 from revocation.tokens import TokenFinder, selector_of
 from revocation.writer import RevocationWriter, Written
 from serving.authentication import authenticate_client, require_admin
@@ -42,6 +43,7 @@ class RevocationRoutes:
         self._parts, self._records, self._writer, self._watch = parts, records, writer, watch
         self._keeping, self._reader = keeping, OrderReader(parts, keeping)
         self._vouching = Vouching(parts)
+        self._survey = Survey(records, parts.replica, parts.clock)
         self._orders = Orders(writer, book, self._current, self._vouching)
         metrics, about = parts.metrics, "What came of the revocations that were asked for."
         self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))
@@ -93,7 +95,9 @@ class RevocationRoutes:
         body, key = await read_json(request), read_idempotency_key(request)
         asked = self._reader.order(body)
         if asked.dry_run:
-            return json_answer({"dry_run": True, "lane": Lane.REVOCATIONS.value, **shown(asked.entry)})
+            count = await self._survey.count(asked.entry)
+            told = {"dry_run": True, "lane": Lane.REVOCATIONS.value, **shown(asked.entry), **count._asdict()}
+            return json_answer(told)
         mark = None if key is None else Mark.of(str(admin.get("client_id")), key, body)
         done = await self._orders.carry_out(asked.entry, mark, report=wait.asked)
         self._count(request, "repeated" if done.again else "revoked", done)

@@ -28,6 +28,7 @@ LARGEST_RECORD_BYTES = 16 * 1024
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _MOST_READ_TOGETHER = 256
+_LISTED_TOGETHER = 256
 _LONGEST_REASON = 200
 
 
@@ -60,6 +61,14 @@ class Reading(NamedTuple):
 
     record: dict[str, Any] | None
     positions: Positions
+
+
+class Page(NamedTuple):
+    """Some of all records: where the next ones begin (0 at the end), how many names there were, and what opened."""
+
+    following: int
+    names: int
+    records: list[tuple[str, dict[str, Any]]]
 
 
 class RecordStore:
@@ -99,6 +108,22 @@ class RecordStore:
         """Return where both lanes stand now, in one round trip that others may share."""
         return (await self._reads.ask(None))[1]
 
+    async def page(self, cursor: int) -> Page:
+        """Return some of all records, from a cursor on: 0 to begin with.
+
+        A record that is there all the while is on one of the pages, or on several; what does not open is passed over,
+        since it is nobody's token. One page takes the server and us a few milliseconds.
+        """
+        with store_errors(StoreUnavailable):
+            following, names = await self._redis.scan(cursor, match=PREFIX + "*", count=_LISTED_TOGETHER)
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.get(name)
+            boxes = await pipeline.execute(raise_on_error=False) if names else []
+        found = [(name.decode("ascii", "replace"), box) for name, box in zip(names, boxes, strict=True)]
+        opened = ((name, self._unsealed(name, box)) for name, box in found if isinstance(box, bytes))
+        return Page(int(following), len(names), [(name, record) for name, record in opened if record is not None])
+
     async def delete(self, token: str) -> None:
         """Forget a token's record; one that is not there is forgotten already."""
         with store_errors(StoreUnavailable):
@@ -128,9 +153,14 @@ class RecordStore:
     def _open(self, name: str, box: bytes | None) -> dict[str, Any] | None:
         if box is None:
             return None
+        record = self._unsealed(name, box)
+        if record is None:
+            logger("records").error(RECORD_UNREADABLE)
+        return record
+
+    def _unsealed(self, name: str, box: bytes) -> dict[str, Any] | None:
         try:
-            content = self._seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name.encode("ascii"))
+            content = self._seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name.encode("utf-8"))
             return msgspec.json.decode(content, type=dict[str, Any])
         except (InvalidTag, ValueError, msgspec.DecodeError):  # Somebody else wrote it, or under another key.
-            logger("records").error(RECORD_UNREADABLE)
             return None

@@ -39,6 +39,8 @@ _FOLLOWING = (
 )
 _WATCHING = "+info +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &keyturn:presence:*)"
 _READING_RECORDS = "(+get %R~keyturn:record:*)"
+# A scan names every key of the store, whatever it matches: the names of records are keyed hashes, no others are secret.
+_COUNTING_RECORDS = "(+scan)"
 _PUBLISHING_KEYS = (
     "+script|load +config|get +wait +waitaof (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
     "(+evalsha +hget +hmget +hset +hdel +hincrby +xadd ~keyturn:keys:* ~keyturn:sealed-keys) "
@@ -59,7 +61,8 @@ USERS = {
     "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
     "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
     "revocation": (
-        f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} (+del %W~keyturn:record:*) {_STREAMING}"
+        f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} {_COUNTING_RECORDS} "
+        f"(+del %W~keyturn:record:*) {_STREAMING}"
     ),
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }

@@ -19,6 +19,7 @@ _READ_FEED: Question = ("HGET", head_key(Lane.KEYS), "position")
 _READ_SEALED: Question = ("HGET", SEALED_KEY, _NOBODY)
 _READ_RECORD: Question = ("GET", f"keyturn:record:{_NOBODY}")
 _WRITE_RECORD: Question = ("SET", f"keyturn:record:{_NOBODY}", "", "EX", "0")
+_LIST_RECORDS: Question = ("SCAN", "0", "COUNT", "1")
 _SEE_QUEUE: Question = ("EXISTS", f"arq:{_NOBODY}")
 
 
@@ -52,7 +53,10 @@ _RIGHTS: dict[str, tuple[tuple[tuple[str, Question], ...], tuple[tuple[str, Ques
         (_FEED, ("read token records", _READ_RECORD)),
         (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD)),
     ),
-    "revocation": ((_FEED, _REVOCATIONS), (_KEYS, _SEALED, _OTHERS_PRESENCE)),
+    "revocation": (
+        (_FEED, _REVOCATIONS, ("read token records", _READ_RECORD), ("list token records", _LIST_RECORDS)),
+        (_KEYS, _SEALED, _OTHERS_PRESENCE),
+    ),
 }
 
 

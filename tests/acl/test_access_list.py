@@ -90,7 +90,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     *((f"del keyturn:presence:{name}", NOBODY) for name in SIDECARS),
     ("psubscribe keyturn:presence:*", WATCHERS),
     ("psubscribe *", NOBODY),
-    ("scan 0", NOBODY),
+    ("scan 0", REVOCATIONS),
     # The worker's queue.
     (f"zadd {JOBS} 0 job", {"worker"}),
     (f"zrem {JOBS} job", {"worker"}),
