@@ -43,7 +43,7 @@ class KeyService:
             settings, parts, files=parts.keeper.files if parts.keeper is not None else None
         )
         self._signer = Signer(
-            self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policy, parts.clock
+            self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policies, parts.clock
         )
         self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
         export_rotation(parts.metrics, self._rotation, parts.replica, parts.clock)

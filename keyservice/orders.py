@@ -1,5 +1,6 @@
 """What an operator's order says: read from a request, refused by name; and what an emergency leaves exposed."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from aiohttp import web
 from keyservice.rotator import Order
 from keyturn.contract.encoding import digest, encode_json
 from keyturn.contract.errors import MalformedInput
+from keyturn.contract.keys import Use
 from keyturn.contract.rotation import RotationPolicy
 from serving.forms import read_idempotency_key
 from serving.receipts import read_wait
@@ -17,18 +19,23 @@ FARTHEST_SECONDS = 366 * 86_400.0
 
 
 def read_rotation(
-    body: dict[str, Any], request: web.Request, policy: RotationPolicy, *, now: float
-) -> tuple[str, Order]:
-    """Return the algorithm and the order of `{"alg"?, "reason"?, "at"?}`; raises MalformedInput.
+    body: dict[str, Any], request: web.Request, policies: Mapping[Use, RotationPolicy], *, now: float
+) -> tuple[str, Use, Order]:
+    """Return algorithm, use and order of `{"use"?, "alg"?, "reason"?, "at"?}`; raises MalformedInput.
 
-    `at` is a moment to come, in Unix seconds or as RFC 3339 has it.
+    `use` is `access` unless it is said, `at` a moment to come, in Unix seconds or as RFC 3339 has it.
     """
-    _refuse_unknown(body, {"alg", "reason", "at"})
-    alg = body.get("alg", policy.algorithms[0])
-    if alg not in policy.algorithms:
-        raise MalformedInput(f"alg is one of {', '.join(policy.algorithms)}")
+    _refuse_unknown(body, {"use", "alg", "reason", "at"})
+    named = body.get("use", Use.ACCESS.value)
+    use = next((one for one in policies if one == named), None)
+    if use is None:
+        raise MalformedInput(f"use is one of {', '.join(policies)}")
+    algorithms = policies[use].algorithms
+    alg = body.get("alg", algorithms[0])
+    if alg not in algorithms:
+        raise MalformedInput(f"alg is one of {', '.join(algorithms)} for keys of use {use}")
     not_before = _moment(body["at"], now) if "at" in body else None
-    return alg, _order(body, request, not_before)
+    return alg, use, _order(body, request, not_before)
 
 
 def read_emergency(body: dict[str, Any], request: web.Request) -> Order:

@@ -1,6 +1,6 @@
 """What rotating takes, wired together: for the key service and for the worker alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +9,7 @@ from keyservice.keyring import Keyring
 from keyservice.rotator import Rotator
 from keyservice.sealing import KeySealer
 from keyservice.settings import KeyserviceSettings, TransitSettings
+from keyturn.contract.keys import Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.trust import Trust
@@ -17,7 +18,7 @@ from keyturn.feed.publisher import Publisher
 from keyturn.feed.recovery import Recovery
 from keyturn.process.pinned import statement_key
 from keyturn.process.rolekeys import RoleKeyFile
-from keyturn.process.rotation import RotationSettings
+from keyturn.process.rotation import rotation_policies
 from keyturn.process.settings import RedisSettings, Settings
 from keyturn.verifier.statefiles import StateDirectory
 from serving.archiving import archive_of
@@ -30,7 +31,7 @@ ROLE_KEY = "keyservice.role_key_file"
 class RotationParts:
     """The keys lane's publisher, the watch over verifiers, the opened keys, and who acts on all of them."""
 
-    policy: RotationPolicy
+    policies: Mapping[Use, RotationPolicy]
     publisher: Publisher
     role_key: RoleKeyFile
     recovery: Recovery
@@ -41,20 +42,18 @@ class RotationParts:
 
     @classmethod
     def make(cls, settings: Settings, parts: Parts, *, files: StateDirectory | None = None) -> Self:
-        """Wire them from `[keyservice]` and `[rotation]`; raises ConfigurationError.
+        """Wire them from `[keyservice]`, `[rotation]` and the sections beside it; raises ConfigurationError.
 
         `files` is where who signs keeps the sealed forms of its keys, for a store that has lost them.
         """
-        own, policy = (
-            settings.section(KeyserviceSettings),
-            settings.section(RotationSettings).policy(parts.replica.freshness),
-        )
+        own, freshness = settings.section(KeyserviceSettings), parts.replica.freshness
+        policies = rotation_policies(settings, freshness)
         key = statement_key(own.role_key, setting=ROLE_KEY)
         archive = archive_of(settings, parts)
         publisher = Publisher(Lane.KEYS, key, parts.feed, parts.replica, parts.clock, archive=archive, keep=parts.keep)
         role_key = RoleKeyFile(publisher, own.role_key, parts.clock, setting=ROLE_KEY, note=parts.log.warning)
         parts.follower.publishes.add(Lane.KEYS)
-        live_seconds = policy.expired_seconds + policy.skew_seconds
+        live_seconds = freshness.expired_after_seconds + freshness.skew_seconds
         watch = PresenceWatch(
             parts.feed,
             trust_of(parts),
@@ -66,18 +65,23 @@ class RotationParts:
         sealer = KeySealer(settings.section(TransitSettings).wrapper(own.kek_file))
         keyring = Keyring(sealer, parts.feed, parts.replica, files=files)
         rotator = Rotator(
-            publisher=publisher, follower=parts.follower, watch=watch, keyring=keyring, policy=policy,
-            clock=parts.clock, note=parts.log.info,
+            publisher=publisher, follower=parts.follower, watch=watch, keyring=keyring,
+            policies=policies, clock=parts.clock, note=parts.log.info,
         )  # fmt: skip
         importer = Importer(
-            publisher=publisher, follower=parts.follower, keyring=keyring, policy=policy, clock=parts.clock,
-            note=parts.log.info,
+            publisher=publisher, follower=parts.follower, keyring=keyring, policy=policies[Use.ACCESS],
+            clock=parts.clock, note=parts.log.info,
         )  # fmt: skip
         recovery = Recovery(
             publisher, parts.feed, parts.replica, parts.clock, read_anew=parts.follower.read_anew,
             genesis=own.genesis_file.read_bytes, note=parts.log.warning, beside=keyring.beside,
         )  # fmt: skip
-        return cls(policy, publisher, role_key, recovery, watch, keyring, rotator, importer)
+        return cls(policies, publisher, role_key, recovery, watch, keyring, rotator, importer)
+
+    @property
+    def policy(self) -> RotationPolicy:
+        """Return the policy of access tokens' keys."""
+        return self.policies[Use.ACCESS]
 
 
 def trust_of(parts: Parts) -> Callable[[], Trust]:

@@ -13,32 +13,37 @@ from keyturn.verifier.replica import Replica
 def export_rotation(metrics: Metrics, rotation: RotationParts, replica: Replica, clock: Clock) -> None:
     """Export the state of the keys lane; all of it is worked out when it is scraped."""
     policy, watch = rotation.policy, rotation.watch
+    signing = [(alg, use) for use, one in rotation.policies.items() for alg in one.algorithms]
 
     def keys() -> dict[tuple[str, ...], float]:
-        counted = Counter((key.alg, key.phase.value) for key in replica.keys)
-        return {(alg, phase.value): float(counted[alg, phase.value]) for alg in policy.algorithms for phase in Phase}
-
-    def ages() -> dict[str, float]:
-        active = ((alg, replica.keys.active(alg, policy.use)) for alg in policy.algorithms)
+        counted = Counter((key.alg, key.use, key.phase) for key in replica.keys)
         return {
-            alg: clock.now() - key.active_at for alg, key in active if key is not None and key.active_at is not None
+            (alg, use.value, phase.value): float(counted[alg, use, phase]) for alg, use in signing for phase in Phase
         }
 
-    def waiting() -> dict[str, float]:
-        asked = ((alg, replica.keys.requested(alg, policy.use)) for alg in policy.algorithms)
-        return {alg: 0.0 if request is None else clock.now() - request.at for alg, request in asked}
+    def ages() -> dict[tuple[str, ...], float]:
+        active = {(alg, use.value): replica.keys.active(alg, use) for alg, use in signing}
+        return {
+            labels: clock.now() - key.active_at
+            for labels, key in active.items()
+            if key is not None and key.active_at is not None
+        }
+
+    def waiting() -> dict[tuple[str, ...], float]:
+        asked = {(alg, use.value): replica.keys.requested(alg, use) for alg, use in signing}
+        return {labels: 0.0 if one is None else clock.now() - one.at for labels, one in asked.items()}
 
     def verifiers() -> dict[str, float]:
         adopters = watch.adopters(Lane.KEYS, replica.place(Lane.KEYS))
         return {"adopted": float(len(adopters.adopted)), "lagging": float(len(adopters.laggards))}
 
-    metrics.read_gauge("keyturn_keys", "Signing keys by phase.", keys, labels=("alg", "phase"))
-    metrics.read_gauge("keyturn_active_key_age_seconds", "Since the active key began.", ages, labels=("alg",))
+    metrics.read_gauge("keyturn_keys", "Signing keys by phase.", keys, labels=("alg", "use", "phase"))
+    metrics.read_gauge("keyturn_active_key_age_seconds", "Since the active key began.", ages, labels=("alg", "use"))
     metrics.read_gauge(
         "keyturn_rotation_waiting_seconds",
         "How long an ordered rotation has waited; 0 if none.",
         waiting,
-        labels=("alg",),
+        labels=("alg", "use"),
     )
     metrics.read_gauge(
         "keyturn_live_verifiers",

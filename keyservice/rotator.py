@@ -1,7 +1,7 @@
 """The shell around the rotation rules: read, decide, append; a lost race decides again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from keyservice.keyring import Keyring
@@ -10,7 +10,7 @@ from keyturn.clock import Clock
 from keyturn.contract.errors import PositionTaken
 from keyturn.contract.events import SignedEvent
 from keyturn.contract.jwk import public_jwk, thumbprint
-from keyturn.contract.keys import Activated, KeyChange, KeySet, Published, RotationRequested
+from keyturn.contract.keys import Activated, KeyChange, KeySet, Published, RotationRequested, Use
 from keyturn.contract.rotation import Barrier, RotationPolicy, Transition, activation_of_new, due, emergency
 from keyturn.feed.log import Beside
 from keyturn.feed.presence import PresenceWatch
@@ -46,7 +46,7 @@ class Order:
 
 
 class Rotator:
-    """Carries out what the rules say; one order at a time in this process, a compare-and-set against all others."""
+    """Carries out what the rules say of each use; one order at a time here, a compare-and-set against all others."""
 
     def __init__(
         self,
@@ -55,39 +55,42 @@ class Rotator:
         follower: Follower,
         watch: PresenceWatch,
         keyring: Keyring,
-        policy: RotationPolicy,
+        policies: Mapping[Use, RotationPolicy],
         clock: Clock,
         note: Callable[..., None] = unnoted,
     ) -> None:
-        self.policy = policy
+        self._policies = policies
         self._publisher, self._follower, self._watch, self._keyring = publisher, follower, watch, keyring
         self._clock, self._note = clock, note
         self._order = asyncio.Lock()
 
     async def tick(self) -> int:
-        """Do all that is due; return how many events that took."""
-        count = 0
+        """Do all that is due, for one use after the other; return how many events that took."""
         async with self._order:
-            for _ in range(_MOST_RACES):
-                _, transition = await self._decide()
-                if transition is None:
-                    break
-                try:
-                    await self._carry_out(transition, Order())
-                    count += 1
-                except PositionTaken:
-                    await self._lost()
+            return sum([await self._settle(policy) for policy in self._policies.values()])
+
+    async def _settle(self, policy: RotationPolicy) -> int:
+        count = 0
+        for _ in range(_MOST_RACES):
+            _, transition = await self._decide(policy)
+            if transition is None:
+                break
+            try:
+                await self._carry_out(transition, policy, Order())
+                count += 1
+            except PositionTaken:
+                await self._lost()
         return count
 
-    async def rotate(self, alg: str, order: Order) -> Outcome:
-        """Let the next key of an algorithm sign: as soon as the barrier holds and the order's moment has come.
+    async def rotate(self, alg: str, order: Order, *, use: Use = Use.ACCESS) -> Outcome:
+        """Let the next key of an algorithm and use sign: once the barrier holds and the order's moment has come.
 
         Raises FeedUnavailable if the outcome is unknown: the same order again, with its id, finds out.
         """
-        use, event = self.policy.use, None
+        event = None
         async with self._order:
             if self._done_before(order):
-                return Outcome(None, *self._next(alg))
+                return Outcome(None, *self._next(alg, use))
             before = self._follower.replica.keys.active(alg, use)
             for _ in range(_MOST_RACES):
                 keys = self._follower.replica.keys
@@ -95,35 +98,35 @@ class Rotator:
                 if active != before:
                     break  # Somebody rotated meanwhile: nothing is left to do.
                 try:
-                    event = await self._request(alg, order)
+                    event = await self._request(alg, self._policies[use], order)
                     break
                 except PositionTaken:
                     await self._lost()
-            return Outcome(event, *self._next(alg))
+            return Outcome(event, *self._next(alg, use))
 
-    async def _request(self, alg: str, order: Order) -> SignedEvent | None:
+    async def _request(self, alg: str, policy: RotationPolicy, order: Order) -> SignedEvent | None:
         """Ask for a rotation in the feed, or carry it out in one event where the rules allow it now."""
-        asked = RotationRequested(alg=alg, use=self.policy.use, not_before=order.not_before)
-        wanted, transition = await self._decide(asked)
+        asked = RotationRequested(alg=alg, use=policy.use, not_before=order.not_before)
+        wanted, transition = await self._decide(policy, asked)
         keys = self._follower.replica.keys
         if transition is not None and transition.activates(keys, alg):
-            return await self._carry_out(transition, order)
+            return await self._carry_out(transition, policy, order)
         if wanted.requests == keys.requests:
             return None  # It was asked for already, for this moment or an earlier one.
         # Verifiers report at once, since the barrier waits for their word.
         return await self._publisher.append([asked], report=True, event_id=order.event_id)
 
-    async def _decide(self, *asked: RotationRequested) -> tuple[KeySet, Transition | None]:
-        """Return the keys with what is asked for, and what is due.
+    async def _decide(self, policy: RotationPolicy, *asked: RotationRequested) -> tuple[KeySet, Transition | None]:
+        """Return the keys with what is asked for, and what is due for those of a policy's use.
 
         What lets a key sign because verifiers hold it is decided on reports that were read just now: one that began
         since the last look has reported before it read the lane, so it is seen, or has read all that we have.
         """
-        looked = self.policy.barrier is Barrier.TIME
+        looked = policy.barrier is Barrier.TIME
         while True:
             replica, now = self._follower.replica, self._clock.now()
             keys = replica.keys.after(asked, at=now, place=replica.place(self._publisher.lane))
-            transition = due(keys, self.policy, self._watch.adoption(), now)
+            transition = due(keys, policy, self._watch.adoption(), now)
             waited = transition is not None and any(isinstance(one, Activated) for one in transition.changes)
             if looked or not waited:
                 return keys, transition
@@ -131,38 +134,39 @@ class Rotator:
             looked = True
 
     async def revoke(self, kid: str, order: Order) -> Outcome:
-        """Reject a key by name and let a standby sign, as one event that waits for nobody; idempotent.
+        """Reject a key by name and let a standby of its use sign, as one event that waits for nobody; idempotent.
 
         Raises KeyError for a kid that never was.
         """
-        event = None
+        key, event = self._follower.replica.keys.get(kid), None
+        if key is None:
+            raise KeyError(kid)
+        policy = self._policies[key.use]
         async with self._order:
             for _ in range(_MOST_RACES):
-                keys = self._follower.replica.keys
-                transition = emergency(keys, kid, self.policy, self._clock.now(), order.reason)
+                transition = emergency(self._follower.replica.keys, kid, policy, self._clock.now(), order.reason)
                 if transition is None:
                     break
                 try:
-                    event = await self._carry_out(transition, order)
+                    event = await self._carry_out(transition, policy, order)
                     break
                 except PositionTaken:
                     await self._lost()
-            key = self._follower.replica.keys.get(kid)
-            return Outcome(event, *self._next(key.alg if key else self.policy.algorithms[0]))
+            return Outcome(event, *self._next(key.alg, key.use))
 
     def _done_before(self, order: Order) -> bool:
         return order.event_id is not None and self._follower.replica.knows(self._publisher.lane, order.event_id)
 
-    def _next(self, alg: str) -> tuple[str, bool]:
+    def _next(self, alg: str, use: Use) -> tuple[str, bool]:
         """Return the key that signs next: the standby if one was asked for and waits, else the active one."""
-        keys, use = self._follower.replica.keys, self.policy.use
+        keys = self._follower.replica.keys
         active = keys.active(alg, use)
         waiting = keys.standby(alg, use) if keys.requested(alg, use) is not None else None
         if waiting is not None:
             return waiting.kid, False
         return (active.kid, True) if active is not None else ("", False)
 
-    async def _carry_out(self, transition: Transition, order: Order) -> SignedEvent:
+    async def _carry_out(self, transition: Transition, policy: RotationPolicy, order: Order) -> SignedEvent:
         """Make the new keys, sealed beside the event that publishes them, and append all of it as one."""
         replica, lane, now = self._follower.replica, self._publisher.lane, self._clock.now()
         decided_at = replica.position(lane)
@@ -172,12 +176,12 @@ class Rotator:
         for alg in transition.publish:
             private = await asyncio.to_thread(entropy.new_key, alg) if alg in _SLOW_TO_MAKE else entropy.new_key(alg)
             jwk = public_jwk(private.public_key())
-            kid, use = thumbprint(jwk), self.policy.use
+            kid, use = thumbprint(jwk), policy.use
             sealed[kid] = await self._keyring.seal(kid, use, private)
-            changes.append(Published(kid=kid, alg=alg, jwk=jwk, use=use, token_seconds=self.policy.token_seconds))
+            changes.append(Published(kid=kid, alg=alg, jwk=jwk, use=use, token_seconds=policy.token_seconds))
             if transition.activate_new and alg not in activated:
                 activated.add(alg)
-                changes.append(activation_of_new(kid, alg, self.policy, now))
+                changes.append(activation_of_new(kid, alg, policy, now))
         if replica.position(lane) != decided_at:  # Somebody else was at it while we made keys: decide again.
             raise PositionTaken(f"lane {lane} has moved since this was decided")
         beside = Beside(sealed=sealed, erased=transition.ends())

@@ -11,7 +11,7 @@ from keyservice.parts import RotationParts
 from keyservice.rotator import Outcome
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, ReplicaExpired
 from keyturn.contract.jwks import Jwks, render_jwks
-from keyturn.contract.keys import KeyRecord, KeySet
+from keyturn.contract.keys import KeyRecord, KeySet, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.rotation import jwks_max_age
 from keyturn.feed.lines import HIGHEST_SEQUENCE, numbered, render_line
@@ -72,18 +72,19 @@ class KeyRoutes:
         return web.Response(body=jwks.body, content_type="application/jwk-set+json", headers=headers)
 
     async def keys(self, request: web.Request) -> web.Response:
-        """List every key and where it stands."""
+        """List every key and where it stands: those of access tokens first, in order of publication."""
         await require_admin(request, self._records, self._parts)
         keys = self._parts.replica.keys
+        by_use = [key for use in Use for key in keys if key.use is use]
         open_orders = [msgspec.to_builtins(request) for request in keys.requests]
-        return json_answer({"keys": [_shown(key) for key in keys], "requests": open_orders})
+        return json_answer({"keys": [_shown(key) for key in by_use], "requests": open_orders})
 
     async def rotate(self, request: web.Request) -> web.Response:
-        """Let the next key sign, now or at a moment to come."""
+        """Let the next key of a use sign, now or at a moment to come."""
         await require_admin(request, self._records, self._parts)
-        asked, wait, policy = self._parts.clock.boottime(), read_wait(request), self._rotation.policy
-        alg, order = read_rotation(await read_json(request), request, policy, now=self._parts.clock.now())
-        outcome = await self._rotation.rotator.rotate(alg, order)
+        asked, wait, policies = self._parts.clock.boottime(), read_wait(request), self._rotation.policies
+        alg, use, order = read_rotation(await read_json(request), request, policies, now=self._parts.clock.now())
+        outcome = await self._rotation.rotator.rotate(alg, order, use=use)
         if not outcome.active and order.not_before is None:
             seconds = wait.timeout_seconds if wait.asked else ACTIVATION_SECONDS
             outcome = await self._activation(outcome, seconds)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -11,7 +11,8 @@ from keyturn.clock import Clock
 from keyturn.contract.encoding import b64url_bytes, encode_json
 from keyturn.contract.errors import SignerUnavailable, SigningRefused
 from keyturn.contract.jwk import PrivateKey, sign_each
-from keyturn.contract.keys import KeyRecord
+from keyturn.contract.keys import KeyRecord, Use
+from keyturn.contract.purposes import PURPOSES, Purpose
 from keyturn.contract.rotation import RotationPolicy
 from keyturn.contract.tokens import audiences, is_audience
 from keyturn.contract.trust import Identity, MaySign
@@ -30,28 +31,50 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alg: str | None = None
 
 
+class _Slot(NamedTuple):
+    """What signs a type of token at this moment."""
+
+    purpose: Purpose
+    key: KeyRecord
+    private: PrivateKey
+    header: bytes
+    latest: float  # The latest `exp`.
+
+
+_Wanted: TypeAlias = tuple[str, str | None]  # Type, and algorithm if the caller minds.
+
+
 class Signer:
-    """Composes `iss`, `iat` and the header, caps `exp`, and signs by the active key of an algorithm (rules 2, 3).
+    """Composes `iss`, `iat` and the header, caps `exp`, and signs by the active key of a type's use (rules 2, 3).
 
     The lease G: the primary must have accepted a write of ours at our position within the last G seconds, looked
     at before and after the signature, so that a pause between the two signs nothing.
     """
 
     def __init__(
-        self, keyring: Keyring, replica: Replica, publisher: Publisher, policy: RotationPolicy, clock: Clock
+        self,
+        keyring: Keyring,
+        replica: Replica,
+        publisher: Publisher,
+        policies: Mapping[Use, RotationPolicy],
+        clock: Clock,
     ) -> None:
         self._keyring, self._replica, self._publisher = keyring, replica, publisher
-        self._policy, self._clock = policy, clock
+        self._policies, self._clock = policies, clock
+        self._lease_seconds = min(policy.lease_seconds for policy in policies.values())
 
     def unready(self) -> str | None:
-        """Return why nothing can be signed now, None if something can."""
+        """Return why something cannot be signed now, None if all of it can."""
         if not self._leased():
             return "the store has not confirmed the key set within the signer's lease"
-        alg = self._policy.algorithms[0]
-        key = self._replica.keys.active(alg, self._policy.use)
-        if key is None:
-            return f"no active {alg} key yet"
-        return None if self._keyring.get(key.kid) else f"the private half of key {key.kid} is not open"
+        for use, policy in self._policies.items():
+            alg = policy.algorithms[0]
+            key = self._replica.keys.active(alg, use)
+            if key is None:
+                return f"no active {alg} key of use {use} yet"
+            if self._keyring.get(key.kid) is None:
+                return f"the private half of key {key.kid} is not open"
+        return None
 
     def sign(self, request: Request, *, identity: Identity) -> str:
         """Return the compact JWS; raises what `sign_all` raises."""
@@ -66,41 +89,42 @@ class Signer:
         allowed = {one.typ: one for one in reversed(identity.may_sign)}
         for request in requests:
             _check_allowed(request, allowed.get(request.typ))
-        usual = self._policy.algorithms[0]
-        keys = {alg: self._key(alg) for alg in {request.alg or usual for request in requests}}
+        now = self._clock.now()
+        slots = {wanted: self._slot(wanted, now) for wanted in {(one.typ, one.alg) for one in requests}}
         if not self._leased():
             raise SignerUnavailable("the signer's lease has run out")
-        tokens = self._signed(requests, keys, usual)
+        tokens = self._signed(requests, slots, now)
         active = self._replica.keys.active
-        if not self._leased() or any(active(alg, self._policy.use) is not key for alg, (key, _) in keys.items()):
+        if not self._leased() or any(active(one.key.alg, one.key.use) is not one.key for one in slots.values()):
             raise SignerUnavailable("the signer's lease ran out while signing")
         return tokens
 
-    def _key(self, alg: str) -> tuple[KeyRecord, PrivateKey]:
-        record = self._replica.keys.active(alg, self._policy.use)
+    def _slot(self, wanted: _Wanted, now: float) -> _Slot:
+        typ, alg = wanted
+        purpose = PURPOSES[typ]
+        alg = alg or self._policies[purpose.use].algorithms[0]
+        record = self._replica.keys.active(alg, purpose.use)
         private = self._keyring.get(record.kid) if record is not None else None
         if record is None or private is None:
-            raise SignerUnavailable(f"no active {alg} key that can sign")
-        return record, private
+            raise SignerUnavailable(f"no active {alg} key of use {purpose.use} that can sign")
+        return _Slot(purpose, record, private, _header(alg, record.kid, typ), self._latest(record, now))
 
-    def _signed(
-        self, requests: Sequence[Request], keys: Mapping[str, tuple[KeyRecord, PrivateKey]], usual: str
-    ) -> list[str]:
-        now = self._clock.now()
-        latest = {alg: self._latest(record, now) for alg, (record, _) in keys.items()}
-        composed, inputs = {"iss": self._replica.issuer, "iat": int(now)}, []
-        for one in requests:
-            alg, claims = one.alg or usual, one.claims
-            asked = claims.get("exp", latest[alg])
-            if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
-                raise SigningRefused("exp is a moment to come, in Unix seconds")
-            payload = _encode({**claims, **composed, "exp": int(min(asked, latest[alg]))})
-            inputs.append(_header(alg, keys[alg][0].kid, one.typ) + b64url_bytes(payload))
+    def _signed(self, requests: Sequence[Request], slots: Mapping[_Wanted, _Slot], now: float) -> list[str]:
+        composed = {"iss": self._replica.issuer, "iat": int(now)}
+        inputs, places = list[bytes](), {wanted: list[int]() for wanted in slots}
+        for index, one in enumerate(requests):
+            slot, claims = slots[one.typ, one.alg], {**one.claims, **composed}
+            if slot.purpose.expires:
+                asked = claims.get("exp", slot.latest)
+                if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
+                    raise SigningRefused("exp is a moment to come, in Unix seconds")
+                claims["exp"] = int(min(asked, slot.latest))
+            inputs.append(slot.header + b64url_bytes(_encode(claims)))
+            places[one.typ, one.alg].append(index)
         tokens = [""] * len(inputs)
-        for alg, (_, private) in keys.items():
-            of_alg = [index for index, one in enumerate(requests) if (one.alg or usual) == alg]
-            signatures = sign_each(alg, [inputs[index] for index in of_alg], private)
-            for index, signature in zip(of_alg, signatures, strict=True):
+        for wanted, (_, key, private, *_) in slots.items():
+            signatures = sign_each(key.alg, [inputs[index] for index in places[wanted]], private)
+            for index, signature in zip(places[wanted], signatures, strict=True):
                 tokens[index] = (inputs[index] + b"." + b64url_bytes(signature)).decode("ascii")
         return tokens
 
@@ -108,10 +132,10 @@ class Signer:
         """Return the latest `exp` that a key may sign now."""
         if record.sign_until is None or record.verify_until is None or now >= record.sign_until:
             raise SignerUnavailable(f"key {record.kid} is past the time in which it signs")
-        return min(now + record.token_seconds, record.verify_until - 2 * self._policy.skew_seconds)
+        return min(now + record.token_seconds, record.verify_until - 2 * self._policies[record.use].skew_seconds)
 
     def _leased(self) -> bool:
-        return self._clock.boottime() - self._publisher.confirmed_boottime < self._policy.lease_seconds
+        return self._clock.boottime() - self._publisher.confirmed_boottime < self._lease_seconds
 
 
 @lru_cache(maxsize=_HEADERS_KEPT)
@@ -121,11 +145,20 @@ def _header(alg: str, kid: str, typ: str) -> bytes:
 
 
 def _check_allowed(request: Request, allowed: MaySign | None) -> None:
-    if allowed is None:
+    purpose, claims = PURPOSES.get(request.typ), request.claims
+    if allowed is None or purpose is None:
         raise SigningRefused(f"this service may not have {request.typ} signed")
-    claims = request.claims
     if "iss" in claims or "iat" in claims:
         raise SigningRefused("iss and iat are set by the signer")
+    if not purpose.expires and "exp" in claims:
+        raise SigningRefused(f"a {request.typ} has no exp")
+    if purpose.has_audience:
+        _check_audience(claims, allowed)
+    elif "aud" in claims:
+        raise SigningRefused(f"a {request.typ} is for everybody, and has no audience")
+
+
+def _check_audience(claims: Mapping[str, Any], allowed: MaySign) -> None:
     audience = claims.get("aud")
     if isinstance(audience, str) and audience in allowed.audiences:
         return

@@ -12,9 +12,10 @@ from keyturn.cli.ordering import add_idempotency_key, order
 from keyturn.cli.receipts import ACCEPTED, show_receipt
 from keyturn.cli.session import Session, online
 from keyturn.cli.tables import moment, table
+from keyturn.contract.keys import Use
 
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,128}")
-_COLUMNS = ("kid", "alg", "phase", "published_at", "active_at", "retiring_at", "removed_at")
+_COLUMNS = ("kid", "alg", "phase", "use", "published_at", "active_at", "retiring_at", "removed_at")
 _REFUSALS = (400, 404, 409)
 
 
@@ -24,8 +25,10 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
         required=True
     )
     listing = commands.add_parser("list", parents=[common_options()], help="show every key and its phase")
+    _add_use(listing, "only the keys of one use (default: all)")
     listing.set_defaults(run=online(_list))
     rotate = commands.add_parser("rotate", parents=[common_options(), waiting_options()], help="let the next key sign")
+    _add_use(rotate, "what the key signs (default: access, for access tokens)")
     rotate.add_argument("--alg", help="the algorithm to rotate (default: the issuer's choice)")
     rotate.add_argument(
         "--at", type=moment_of, metavar="MOMENT",
@@ -43,17 +46,22 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
     add_import(commands)
 
 
-async def _list(args: argparse.Namespace, session: Session) -> ExitStatus:  # noqa: ARG001 - every command takes them
+def _add_use(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument("--use", choices=[use.value for use in Use], help=about)
+
+
+async def _list(args: argparse.Namespace, session: Session) -> ExitStatus:
     told = (await session.as_admin("GET", "/keys", accept=(200,))).object()
-    keys = [key for key in told.get("keys", []) if isinstance(key, dict)]
-    rows = [[key.get(name) for name in _COLUMNS[:3]] + [moment(key.get(name)) for name in _COLUMNS[3:]] for key in keys]
+    keys = [key for key in told.get("keys", []) if isinstance(key, dict) and args.use in (None, key.get("use"))]
+    told["keys"] = keys
+    rows = [[key.get(name) for name in _COLUMNS[:4]] + [moment(key.get(name)) for name in _COLUMNS[4:]] for key in keys]
     titles = [name.removesuffix("_at").upper() for name in _COLUMNS]
     session.printer.answer(told, *table(titles, rows))
     return ExitStatus.YES
 
 
 async def _rotate(args: argparse.Namespace, session: Session) -> ExitStatus:
-    named = (("alg", args.alg), ("reason", args.reason), ("at", args.at))
+    named = (("use", args.use), ("alg", args.alg), ("reason", args.reason), ("at", args.at))
     question = {name: value for name, value in named if value is not None}
     return await _change(args, session, "/keys/rotate", question, "rotated")
 

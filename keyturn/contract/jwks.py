@@ -1,5 +1,6 @@
 """The JSON Web Key Set as bytes, made once for each state of the key set (RFC 7517)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from keyturn.contract.encoding import digest, encode_json
@@ -17,12 +18,12 @@ class Jwks:
     count: int
 
 
-def render_jwks(keys: KeySet) -> Jwks:
-    """Return every key that verifies or will, in order of publication; public members alone."""
+def render_jwks(keys: KeySet, *, uses: Collection[Use] = tuple(Use)) -> Jwks:
+    """Return every key of these uses that verifies or will, in order of publication; public members alone."""
     shown = [
         {**key.jwk, "kid": key.kid, "alg": key.alg, "use": "sig"}
         for key in keys
-        if key.phase in _SHOWN and key.use is Use.ACCESS
+        if key.phase in _SHOWN and key.use in uses
     ]
     body = encode_json({"keys": shown})
     return Jwks(body, f'"{digest(body)}"', len(shown))

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
+import msgspec
+
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.inequalities import violations
 from keyturn.contract.jwk import ALGORITHMS
+from keyturn.contract.keys import Use
 from keyturn.contract.rotation import AtDeadline, Barrier, RotationPolicy, Window
-from keyturn.process.settings import Section
+from keyturn.process.settings import Section, Settings
 from keyturn.process.values import Duration, Range, Unfit, seconds
 from keyturn.verifier.freshness import Freshness
 
@@ -87,12 +90,7 @@ class RotationSettings(Section):
 
     def __post_init__(self) -> None:
         """Refuse algorithms that we do not sign with."""
-        for alg in (*self.algorithms, *(one.alg for one in self.active_of)):
-            if alg not in ALGORITHMS:
-                raise ConfigurationError(
-                    f"no keys can be made for {alg!r}",
-                    setting="rotation.algorithms", mend=f"choose from {', '.join(ALGORITHMS)}",
-                )  # fmt: skip
+        _refuse_unknown((*self.algorithms, *(one.alg for one in self.active_of)), section=self.SECTION)
 
     def unchecked(self, freshness: Freshness) -> RotationPolicy:
         """Return the rules' view of these settings, with the verifiers' E and S, whether it can work or not."""
@@ -107,14 +105,80 @@ class RotationSettings(Section):
             at_deadline=self.at_deadline, standbys=self.standbys,
         )  # fmt: skip
 
-    def policy(self, freshness: Freshness) -> RotationPolicy:
-        """Return the same, or raise ConfigurationError naming the first rule that it breaks, with the numbers."""
-        policy = self.unchecked(freshness)
-        if broken := violations(policy):
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OfUse(Section):
+    """What the keys of a use other than `access` have of their own; all else is as `[rotation]` says."""
+
+    algorithms: tuple[str, ...] = ()
+    """What is signed with, the first of them; without any, the first of `rotation.algorithms`."""
+    active: Duration = 30 * 86_400.0
+    """L: how long a key signs before the schedule replaces it."""
+    token: Duration = 300.0
+    """T: how long what a key signs can be checked, at least, by the key set."""
+    standbys: Annotated[int, Range(1, MOST_STANDBYS)] = 1
+    """How many keys of each algorithm are published ahead."""
+
+    def __post_init__(self) -> None:
+        """Refuse algorithms that we do not sign with."""
+        _refuse_unknown(self.algorithms, section=self.SECTION)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntrospectionKeysSettings(_OfUse):
+    """`[introspection_keys]`: the keys that sign answers about tokens (RFC 9701)."""
+
+    SECTION: ClassVar[str] = "introspection_keys"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusKeysSettings(_OfUse):
+    """`[status_keys]`: the keys that sign status lists, which live T at most, and security events (RFC 8417)."""
+
+    SECTION: ClassVar[str] = "status_keys"
+    token: Duration = 86_400.0
+
+
+SECTIONS: Mapping[Use, type[_OfUse]] = {Use.INTROSPECTION: IntrospectionKeysSettings, Use.STATUS: StatusKeysSettings}
+
+
+def rotation_policies(settings: Settings, freshness: Freshness) -> dict[Use, RotationPolicy]:
+    """Return the rules for the keys of each use, `access` first.
+
+    Raises ConfigurationError naming the section and the first rule that it breaks, with the numbers.
+    """
+    rotation = settings.section(RotationSettings)
+    access = checked(rotation.unchecked(freshness), section=rotation.SECTION)
+    policies = {Use.ACCESS: access}
+    for use, shape in SECTIONS.items():
+        policies[use] = checked(derived(access, use, settings.section(shape)), section=shape.SECTION)
+    return policies
+
+
+def derived(access: RotationPolicy, use: Use, own: _OfUse) -> RotationPolicy:
+    """Return the policy of another use: its own members over those of the keys of access tokens."""
+    return msgspec.structs.replace(
+        access, use=use, algorithms=own.algorithms or access.algorithms[:1], active_seconds=own.active,
+        active_by_algorithm={}, token_seconds=own.token, standbys=own.standbys,
+    )  # fmt: skip
+
+
+def checked(policy: RotationPolicy, *, section: str) -> RotationPolicy:
+    """Return it, or raise ConfigurationError naming the first rule that it breaks, with the numbers."""
+    if broken := violations(policy):
+        raise ConfigurationError(
+            broken[0], setting=section, mend="mend the numbers; `keyturn lint` shows what follows from them"
+        )
+    return policy
+
+
+def _refuse_unknown(algorithms: tuple[str, ...], *, section: str) -> None:
+    for alg in algorithms:
+        if alg not in ALGORITHMS:
             raise ConfigurationError(
-                broken[0], setting="rotation", mend="mend the numbers; `keyturn lint` shows what follows from them"
-            )
-        return policy
+                f"no keys can be made for {alg!r}",
+                setting=f"{section}.algorithms", mend=f"choose from {', '.join(ALGORITHMS)}",
+            )  # fmt: skip
 
 
 def _second_of_day(hour: str, minute: str) -> int | None:

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 from keyturn.clock import Clock
 from keyturn.contract.jwks import Jwks, render_jwks
-from keyturn.contract.keys import KeySet
+from keyturn.contract.keys import KeySet, Use
 from keyturn.sidecar import replies
 from keyturn.sidecar.latecomers import Latecomers, Queue
 from keyturn.sidecar.routing import Answer, Header, values_of
@@ -91,7 +91,8 @@ class PublicKeys:
         return self._unchanged if self._jwks.etag in tags or "*" in tags else self._full
 
     def _prepare(self, keys: KeySet) -> None:
-        self._of, self._jwks = keys, render_jwks(keys)
+        # Access tokens' keys alone: a library that overlooks `typ` then takes no status list or event for a token.
+        self._of, self._jwks = keys, render_jwks(keys, uses=(Use.ACCESS,))
         cached = [("ETag", self._jwks.etag), ("Cache-Control", "max-age=0, must-revalidate")]
         self._full = replies.reply(200, [("Content-Type", "application/jwk-set+json"), *cached], self._jwks.body)
         # With the length that the 200 has, and without its body (RFC 9110, 15.4.5).

@@ -178,7 +178,7 @@ async def test_keys_list_shows_each_key_and_its_phase(keyturn: Run, fake: FakeOr
     """A table for a person, the answer itself for a program."""
     fake.answer("GET /keys", 200, KEYS)
     lines = (await keyturn("keys", "list")).out.splitlines()
-    assert lines[0].split() == ["KID", "ALG", "PHASE", "PUBLISHED", "ACTIVE", "RETIRING", "REMOVED"]
+    assert lines[0].split() == ["KID", "ALG", "PHASE", "USE", "PUBLISHED", "ACTIVE", "RETIRING", "REMOVED"]
     assert lines[1].split()[:3] == ["kid-one", "ES256", "active"]
     assert (await keyturn("keys", "list", "--json")).json == KEYS
 

@@ -38,8 +38,15 @@ def sections() -> dict[str, type[Section]]:
     """Return every section of settings by its name."""
     for module in modules():
         importlib.import_module(module)
-    ours = (shape for shape in Section.__subclasses__() if shape.__module__.startswith(PROGRAMS))
+    ours = (shape for shape in below(Section) if shape.__module__.startswith(PROGRAMS))
     return {shape.SECTION: shape for shape in ours if not shape.__name__.startswith("_")}  # Those are partial views.
+
+
+def below(shape: type[Section]) -> Iterator[type[Section]]:
+    """Yield every kind of a section, and the kinds of these."""
+    for kind in shape.__subclasses__():
+        yield kind
+        yield from below(kind)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -51,7 +58,7 @@ def rows(text: str) -> list[list[str]]:
 def test_every_setting_is_described_with_its_default() -> None:
     """A setting that is not in the reference is not found; one that is no more misleads."""
     parts = re.split(
-        r"^## `\[([a-z]+)(?:\.NAME)?\]`$", (REFERENCE / "configuration.md").read_text(), flags=re.MULTILINE
+        r"^## `\[([a-z_]+)(?:\.NAME)?\]`$", (REFERENCE / "configuration.md").read_text(), flags=re.MULTILINE
     )
     told = {
         name: {row[0]: row[2] for row in rows(text)} for name, text in zip(parts[1::2], parts[2::2], strict=True)

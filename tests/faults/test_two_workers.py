@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from keyturn.clock import SystemClock
 from keyturn.contract.events import KeysEvent, open_event
-from keyturn.contract.keys import Activated, KeySet, Phase, Use
+from keyturn.contract.keys import Activated, KeySet, Phase, Published, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust, open_trust
 from keyturn.feed.publisher import bootstrap
@@ -19,6 +19,7 @@ from tests.waiting import eventually
 
 ALGORITHMS = ("ES256", "RS256")
 STANDBYS = 2
+OTHER_USES = {Use.INTROSPECTION: 1, Use.STATUS: 1}  # And the standbys that each has unless settings say otherwise.
 ROTATIONS = 3
 ACTIVE_SECONDS = 2
 SHORT_SECONDS = 1
@@ -50,9 +51,10 @@ class History:
         return keys
 
     async def rotations(self) -> int:
-        """Count the times that another key began to sign."""
+        """Count the times that another key began to sign access tokens."""
         changes = [change for event in await self.events() for change in event.changes]
-        return sum(isinstance(change, Activated) for change in changes) - len(ALGORITHMS)
+        access = {one.kid for one in changes if isinstance(one, Published) and one.use is Use.ACCESS}
+        return sum(isinstance(one, Activated) and one.kid in access for one in changes) - len(ALGORITHMS)
 
 
 @asynccontextmanager
@@ -79,10 +81,12 @@ async def begin_lanes(fleet: Fleet, redis: Redis) -> None:
 
 
 def is_one_set(keys: KeySet) -> bool:
-    """Say whether each algorithm has one key that signs, and its standbys."""
-    return all(
-        len(keys.of(alg, Use.ACCESS, Phase.ACTIVE)) == 1 and len(keys.of(alg, Use.ACCESS, Phase.PUBLISHED)) == STANDBYS
-        for alg in ALGORITHMS
+    """Say whether each algorithm has one key that signs, and its standbys; so has each other use that has begun."""
+    wanted = {(alg, Use.ACCESS): STANDBYS for alg in ALGORITHMS}
+    wanted |= {(ALGORITHMS[0], key.use): OTHER_USES[key.use] for key in keys if key.use in OTHER_USES}
+    return {(key.alg, key.use) for key in keys} == wanted.keys() and all(
+        len(keys.of(alg, use, Phase.ACTIVE)) == 1 and len(keys.of(alg, use, Phase.PUBLISHED)) == standbys
+        for (alg, use), standbys in wanted.items()
     )
 
 
@@ -117,10 +121,10 @@ async def test_workers_that_begin_at_once_make_one_set_of_keys_and_then_one_rota
             await begin_lanes(fleet, redis)
         await all_at_once(fleet, *workers)
         assert is_one_set(await history.keys())
-        assert len(await history.events()) == 1
+        assert len(await history.events()) == 1 + len(OTHER_USES)
         for worker in workers:
             assert await fleet.end(worker) == 0
-        [first] = await history.events()
+        first = (await history.events())[0]
         await eventually(lambda: SystemClock().now() > first.at + ACTIVE_SECONDS)
         await all_at_once(fleet, *workers)
         assert is_one_set(await history.keys())
@@ -138,8 +142,9 @@ async def test_key_services_and_workers_that_rotate_by_schedule_rotate_once_a_pe
         for event in await history.events():
             keys = keys.after(event.changes, at=event.at, place=(event.epoch, event.sequence))
             assert is_one_set(keys)
+        signing = [key for key in keys if key.use is Use.ACCESS]
         for alg in ALGORITHMS:
-            moments = sorted(key.active_at for key in keys if key.alg == alg and key.active_at is not None)
+            moments = sorted(key.active_at for key in signing if key.alg == alg and key.active_at is not None)
             assert all(later - earlier >= SHORT_SECONDS for earlier, later in pairwise(moments))
             assert len(moments) >= ROTATIONS
 

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -59,19 +59,24 @@ def write_keks(path: Path, *keks: dict[str, str]) -> None:
     fresh.replace(path)
 
 
-async def inside(world: World, policy: RotationPolicy = POLICY, *, complete: bool = True) -> Inside:
-    """Wire one over the world's feed; with `complete`, its presence set counts as known."""
-    wired = wire(world, await world.caught_up(), policy, durable=complete, wrapper=FileWrapper(kek_file()))
+async def inside(
+    world: World, policy: RotationPolicy = POLICY, *, others: Sequence[RotationPolicy] = (), complete: bool = True
+) -> Inside:
+    """Wire one over the world's feed, for more uses if there are `others`; `complete`: its presence set is known."""
+    wrapper = FileWrapper(kek_file())
+    wired = wire(world, await world.caught_up(), policy, others=others, durable=complete, wrapper=wrapper)
     if complete:
         await wired.watch.look()
     return wired
 
 
 def wire(
-    world: World, member: Member, policy: RotationPolicy, *, durable: bool, wrapper: KeyWrapper, note: Note = unnoted
-) -> Inside:
+    world: World, member: Member, policy: RotationPolicy, *, others: Sequence[RotationPolicy] = (), durable: bool,
+    wrapper: KeyWrapper, note: Note = unnoted,
+) -> Inside:  # fmt: skip
     """Wire one over a process that follows the world's feed, or is about to."""
     feed, clock = world.feed, world.clock
+    policies = {one.use: one for one in (policy, *others)}
     publisher = world.publisher(Lane.KEYS, member)
     watch = PresenceWatch(
         cast("PresenceBoard", feed), lambda: member.replica.trust, clock,
@@ -79,10 +84,10 @@ def wire(
     )  # fmt: skip
     keyring = Keyring(KeySealer(wrapper), feed, member.replica)
     rotator = Rotator(
-        publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policy=policy, clock=clock,
+        publisher=publisher, follower=member.follower, watch=watch, keyring=keyring, policies=policies, clock=clock,
         note=note,
     )  # fmt: skip
-    signer = Signer(keyring, member.replica, publisher, policy, clock)
+    signer = Signer(keyring, member.replica, publisher, policies, clock)
     importer = Importer(
         publisher=publisher, follower=member.follower, keyring=keyring, policy=policy, clock=clock, note=note
     )

@@ -10,7 +10,7 @@ from keyservice.rotator import Order
 from keyservice.sealing import KeySealer
 from keyservice.wrapping import FileWrapper
 from keyturn.cli.kekfile import new_kek
-from keyturn.contract.keys import Phase
+from keyturn.contract.keys import Phase, Use
 from keyturn.contract.positions import Lane
 from keyturn.feed.memory import MemoryFeed
 from keyturn.process.logging import logger
@@ -99,7 +99,7 @@ async def test_a_seal_by_a_key_encryption_key_that_is_not_held_here_is_left_alon
 
 async def test_a_key_that_has_ended_is_erased_wherever_a_backup_brought_it_back(world: World, one: Inside) -> None:
     """A restored store must not offer the private half of a revoked key."""
-    kid = one.member.replica.keys.active("ES256", one.rotator.policy.use)
+    kid = one.member.replica.keys.active("ES256", Use.ACCESS)
     assert kid is not None
     held = boxes(world)[kid.kid]
     await one.rotator.revoke(kid.kid, Order())
@@ -127,7 +127,7 @@ async def test_a_restart_on_an_emptied_store_opens_the_keys_from_its_own_disk(wo
         assert all(after.get(kid) is not None for kid in signing)
         put_back, _ = await after.restore()
         assert set(put_back) == signing
-        active = made.member.replica.keys.active("ES256", made.rotator.policy.use)
+        active = made.member.replica.keys.active("ES256", Use.ACCESS)
         assert active is not None
         await made.rotator.revoke(active.kid, Order())
         await after.refresh()

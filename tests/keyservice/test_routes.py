@@ -58,10 +58,11 @@ class Desk:
         async with self.http.request(method, path, json=body, headers=headers) as response:
             return response.status, await response.json()
 
-    async def kid(self) -> str:
-        """Return the ES256 key that signs."""
+    async def kid(self, use: str = "access") -> str:
+        """Return the ES256 key that signs for a use."""
         _, told = await self.admin("GET", "/keys")
-        return next(str(key["kid"]) for key in told["keys"] if key["phase"] == "active")
+        signing = (key for key in told["keys"] if (key["phase"], key["use"]) == ("active", use))
+        return next(str(key["kid"]) for key in signing)
 
     async def sign(self, sent: bytes, *, key: StatementKey, service: str = "authorization", **changes: Any) -> Any:
         """Send a body to the signing listener with an assertion; return status and JSON."""
@@ -110,8 +111,10 @@ async def test_the_key_set_has_no_private_member_and_a_tag_that_saves_the_body(d
         keys, tag = (await response.json(content_type=None))["keys"], response.headers["ETag"]
         assert response.headers["Cache-Control"] == "public, max-age=0"
     assert {key["alg"] for key in keys} == {"ES256"}
-    assert len({key["kid"] for key in keys}) == len(keys) == 3
-    assert not any({"d", "p", "q", "k"} & key.keys() for key in keys)
+    # Three keys for access tokens, and two for each other use: who checks an answer (RFC 9701) looks here, too.
+    assert len({key["kid"] for key in keys}) == len(keys) == 7
+    assert {key["use"] for key in keys} == {"sig"}
+    assert {name for key in keys for name in key} == {"kty", "crv", "x", "y", "kid", "alg", "use"}
     async with desk.http.get("/.well-known/jwks.json", headers={"If-None-Match": f'"x", W/{tag}'}) as response:
         assert response.status == 304
         assert await response.read() == b""
@@ -146,6 +149,22 @@ async def test_an_order_to_rotate_says_who_signs_next_and_the_old_key_stays_in_t
     _, told = await desk.admin("GET", "/keys")
     assert {"kid", "alg", "phase", "published_at", "active_at", "retiring_at", "removed_at"} <= told["keys"][0].keys()
     assert next(key["phase"] for key in told["keys"] if key["kid"] == old) == "retiring"
+
+
+@pytest.mark.parametrize("use", ["introspection", "status"])
+async def test_each_use_is_rotated_and_rescued_by_itself(desk: Desk, use: str) -> None:
+    """A status key that leaked is no reason to end every access token."""
+    others = {one: await desk.kid(one) for one in ("access", "introspection", "status") if one != use}
+    first = await desk.kid(use)
+    status, receipt = await desk.admin("POST", "/keys/rotate", {"use": use})
+    assert (status, receipt["kid"]) == (200, await desk.kid(use))
+    status, receipt = await desk.admin("POST", f"/keys/{receipt['kid']}/revoke", {"reason": "leaked"})
+    assert (status, receipt["kid"], receipt["phase"]) == (200, await desk.kid(use), "active")
+    _, told = await desk.admin("GET", "/keys")
+    assert [key["phase"] for key in told["keys"] if key["use"] == use] == ["retiring", "revoked", "active", "published"]
+    assert told["keys"][0]["use"] == "access"
+    assert {one: await desk.kid(one) for one in others} == others
+    assert first not in others.values()
 
 
 async def test_a_revoked_key_leaves_the_set_at_once_and_revoking_twice_is_the_same(desk: Desk) -> None:
@@ -191,6 +210,10 @@ async def test_a_moment_that_is_past_or_none_is_refused(desk: Desk, at: Any) -> 
         ("POST", "/keys/nobody/revoke", None, 404),
         ("POST", "/keys/rotate", {"alg": "HS256"}, 400),
         ("POST", "/keys/rotate", {"algorithm": "ES256"}, 400),
+        ("POST", "/keys/rotate", {"use": "sig"}, 400),
+        ("POST", "/keys/rotate", {"use": ["status"]}, 400),
+        ("POST", "/keys/rotate", {"use": None}, 400),
+        ("POST", "/keys/rotate", {"use": "status", "alg": "RS256"}, 400),
         ("POST", "/keys/rotate", {"reason": "x" * 201}, 400),
         ("POST", "/keys/rotate?wait=some", None, 400),
         ("POST", "/keys/rotate?wait=all&timeout=-1", None, 400),
@@ -219,9 +242,13 @@ async def test_metrics_tell_phases_what_waits_and_the_lease(desk: Desk) -> None:
     async with desk.http.get("/metrics") as response:
         text = await response.text()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    phases = {phase: float(lines[f'keyturn_keys{{alg="ES256",phase="{phase}"}}']) for phase in ("active", "published")}
-    assert phases == {"active": 1.0, "published": 2.0}
-    assert float(lines['keyturn_rotation_waiting_seconds{alg="ES256"}']) > 0
+    for use, standbys in (("access", 2.0), ("introspection", 1.0), ("status", 1.0)):
+        labels = f'alg="ES256",phase="{{}}",use="{use}"'
+        phases = {phase: float(lines[f"keyturn_keys{{{labels.format(phase)}}}"]) for phase in ("active", "published")}
+        assert phases == {"active": 1.0, "published": standbys}
+        assert float(lines[f'keyturn_active_key_age_seconds{{alg="ES256",use="{use}"}}']) >= 0
+    assert float(lines['keyturn_rotation_waiting_seconds{alg="ES256",use="access"}']) > 0
+    assert float(lines['keyturn_rotation_waiting_seconds{alg="ES256",use="status"}']) == 0
     assert 0 < float(lines["keyturn_signer_lease_seconds"]) <= 5
     assert float(lines["keyturn_presence_complete"]) == 1.0
     assert float(lines['keyturn_live_verifiers{keys="lagging"}']) == 0.0
@@ -248,10 +275,10 @@ async def test_the_feed_is_told_event_by_event(desk: Desk) -> None:
         "iat": int(now), "exp": int(now) + 60, "jti": "j", "grant_id": entropy.uuid7(now),
     }  # fmt: skip
     await desk.records.put(token, record, expires_at=now + 60)
-    async with desk.http.get("/feed/keys?after=1", headers={"Authorization": f"Bearer {token}"}) as response:
+    async with desk.http.get("/feed/keys?after=3", headers={"Authorization": f"Bearer {token}"}) as response:
         assert response.content_type == "application/x-ndjson"
         lines = [json.loads(line) for line in (await response.text()).splitlines()]
-    assert [line["sequence"] for line in lines] == [2]
+    assert [line["sequence"] for line in lines] == [4]  # After the first keys of each use.
     assert lines[0]["event"].count(".") == 2
 
 
@@ -271,8 +298,8 @@ async def test_the_signing_listener_knows_its_services_by_one_assertion_for_each
     for change in ({"body": b"{}"}, {"path": "/other"}, {"method": "GET"}, {"now": now - 60}, {"now": now + 60}):
         assert (await desk.sign(body, key=key, **change))[0] == 401
     assert (await desk.sign(body, key=desk.identity("introspection")))[0] == 401
-    introspection = desk.identity("introspection")
-    assert (await desk.sign(body, key=introspection, service="introspection"))[0] == 403
+    revocation = desk.identity("revocation")
+    assert (await desk.sign(body, key=revocation, service="revocation"))[0] == 403
     assert (await desk.sign(body, key=desk.identity("sidecar-1"), service="sidecar-1"))[0] == 401
     for broken in (b"", b"[]", b'{"tokens":[]}', b'{"tokens":[{"typ":"at+jwt"}]}', b'{"tokens":[1]}'):
         assert (await desk.sign(broken, key=key))[0] == 400
@@ -284,6 +311,7 @@ async def test_each_identity_gets_what_the_root_lets_it_have_signed_and_nothing_
         "at+jwt",
         "token-introspection+jwt",
         "statuslist+jwt",
+        "secevent+jwt",
         "logout+jwt",
         "JWT",
         "at+JWT",
@@ -294,10 +322,14 @@ async def test_each_identity_gets_what_the_root_lets_it_have_signed_and_nothing_
     got = {}
     for service in desk.parts.replica.trust.document.identities:
         for typ in types:
-            body = encode_json({"tokens": [{"typ": typ, "claims": claims}]})
+            told = {"sub": "a"} if typ == "statuslist+jwt" else claims
+            body = encode_json({"tokens": [{"typ": typ, "claims": told}]})
             got[service, typ] = (await desk.sign(body, key=desk.identity(service), service=service))[0]
     signed = {pair for pair, status in got.items() if status == 200}
-    assert signed == {("authorization", "at+jwt")}
+    assert signed == {
+        ("authorization", "at+jwt"), ("introspection", "at+jwt"), ("introspection", "token-introspection+jwt"),
+        ("revocation", "statuslist+jwt"), ("revocation", "secevent+jwt"),
+    }  # fmt: skip
     assert {status for (service, _), status in got.items() if service == "sidecar-1"} == {401}
     assert {got[service, typ] for service, typ in got.keys() - signed if service != "sidecar-1"} == {403}
     # One that may not be signed takes the others of its request along.

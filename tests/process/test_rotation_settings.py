@@ -3,20 +3,22 @@
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.rotation import Window
-from keyturn.process.rotation import RotationSettings, WeeklyWindow
+from keyturn.contract.keys import Use
+from keyturn.contract.rotation import RotationPolicy, Window
+from keyturn.process.rotation import WeeklyWindow, rotation_policies
 from keyturn.process.settings import Settings
 from keyturn.process.values import Unfit
 from keyturn.verifier.freshness import Freshness
 
 
-def settings(text: str) -> RotationSettings:
-    """Read a section."""
-    return Settings({"rotation": tomllib.loads(text)}, {}, beside=Path()).section(RotationSettings)
+def policies(text: str, **sections: Any) -> dict[Use, RotationPolicy]:
+    """Read `[rotation]` and the sections beside it."""
+    return rotation_policies(Settings({"rotation": tomllib.loads(text), **sections}, {}, beside=Path()), Freshness())
 
 
 def moment(text: str) -> float:
@@ -26,11 +28,11 @@ def moment(text: str) -> float:
 
 def test_every_setting_reaches_the_rules() -> None:
     """A setting that is read and dropped is worse than one that is refused."""
-    policy = settings(
+    policy = policies(
         'algorithms = ["ES256", "RS256"]\nactive = "7d"\nactive_of = ["RS256=90d"]\nwindow = "sat,sun 02:00-04:30"\n'
         'token = "10m"\nlease = 6\ndistribution = "20m"\ncache = 60\nbarrier = "time"\ndeadline = "2h"\n'
         'at_deadline = "hold"\nstandbys = 3\n'
-    ).policy(Freshness())
+    )[Use.ACCESS]
     assert policy.algorithms == ("ES256", "RS256")
     assert (policy.period_seconds("ES256"), policy.period_seconds("RS256")) == (7 * 86_400, 90 * 86_400)
     assert policy.window == Window(days=(5, 6), start_seconds=7_200, length_seconds=9_000)
@@ -55,7 +57,40 @@ def test_every_setting_reaches_the_rules() -> None:
 def test_a_configuration_that_breaks_a_rule_is_refused_with_its_numbers(text: str, says: str) -> None:
     """Rule 5: at the start, not at the first outage."""
     with pytest.raises(ConfigurationError, match=says):
-        settings(text).policy(Freshness())
+        policies(text)
+
+
+def test_each_use_has_a_period_and_a_life_of_its_own_and_shares_the_rest() -> None:
+    """Status lists live for hours and access tokens for minutes: one T for both would keep a leaked key for long."""
+    shared = 'algorithms = ["ES256", "RS256"]\nactive_of = ["RS256=90d"]\ncache = 60\nbarrier = "time"\nstandbys = 3\n'
+    of_use = {"algorithms": ["EdDSA", "ES256"], "active": "5d", "token": "12h", "standbys": 2}
+    told = policies(shared, status_keys=of_use)
+    access, status, introspection = (told[use] for use in (Use.ACCESS, Use.STATUS, Use.INTROSPECTION))
+    assert [use for use, policy in told.items() if policy.use is use] == list(Use)
+    assert (status.algorithms, status.period_seconds("EdDSA")) == (("EdDSA", "ES256"), 5 * 86_400)
+    assert (status.token_seconds, status.standbys) == (43_200, 2)
+    assert (introspection.algorithms, introspection.period_seconds("ES256")) == (("ES256",), 30 * 86_400)
+    assert (introspection.token_seconds, introspection.standbys) == (300, 1)
+    for one in (status, introspection):
+        assert (one.barrier, one.cache_seconds, one.publication_seconds) == ("time", 60, access.publication_seconds)
+
+
+@pytest.mark.parametrize("section", ["introspection_keys", "status_keys"])
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"active": "10m"}, "active 600 s \\(ES256\\) <= distribution"),
+        ({"token": 0}, "token 0 s <= 0 s"),
+        ({"algorithms": ["HS256"]}, "HS256"),
+        ({"algorithms": ["ES256", "ES256"]}, "one is named twice"),
+        ({"standbys": 0}, ""),
+        ({"lease": 1}, "no such setting"),
+    ],
+)
+def test_every_use_has_to_keep_the_inequalities(section: str, own: dict[str, Any], says: str) -> None:
+    """Rule 5 for each use: a status key that goes while its lists live is as bad as an access key that does."""
+    with pytest.raises(ConfigurationError, match=rf"{says}.*\({section}"):
+        policies("", **{section: own})
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ class Service:
         self.keyring = Keyring(KeySealer(_WRAPPER), self.line, replica)
         self.rotator = Rotator(
             publisher=self.publisher, follower=self.member.follower, watch=self.watch, keyring=self.keyring,
-            policy=rules, clock=clock,
+            policies={rules.use: rules}, clock=clock,
         )  # fmt: skip
-        self.signer = Signer(self.keyring, replica, self.publisher, rules, clock)
+        self.signer = Signer(self.keyring, replica, self.publisher, {rules.use: rules}, clock)
 
     @property
     def able(self) -> bool:

@@ -146,7 +146,7 @@ async def running(url: str, rules: RotationPolicy = RULES) -> AsyncIterator[Flee
         keyring = Keyring(KeySealer(FileWrapper(kek_file())), feed, member.replica)
         rotator = Rotator(
             publisher=world.publisher(Lane.KEYS, member), follower=member.follower, watch=watch, keyring=keyring,
-            policy=rules, clock=CLOCK,
+            policies={rules.use: rules}, clock=CLOCK,
         )  # fmt: skip
         verifiers = {}
         for name in names:
