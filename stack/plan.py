@@ -89,7 +89,10 @@ def settings_of(orders: Orders, redis: dict[str, Any], *, first_start: bool) -> 
 
 
 def write_sidecar_settings(orders: Orders, index: int, redis: dict[str, Any]) -> Path:
-    """Write the `keyturn.toml` of one sidecar, for its own process; return its path."""
+    """Write the `keyturn.toml` of one sidecar, for its own process; return its path.
+
+    Policies and other issuers are those of the directory's `keyturn.toml`. Raises ConfigurationError.
+    """
     directory, name = orders.directory.absolute(), sidecar_name(index)
     sections: dict[str, dict[str, Any]] = {
         "issuer": {"url": orders.issuer},
@@ -102,8 +105,7 @@ def write_sidecar_settings(orders: Orders, index: int, redis: dict[str, Any]) ->
             "identity_file": str(directory / "identities" / f"{name}.jwk"),
         },
         "state": {"directory": str(directory / "state")},
-        "policy.default": {"audience": "https://api.example"},
-    }
+    } | _of_the_operator(directory)
     path = directory / "run" / f"{name}.toml"
     path.parent.mkdir(mode=0o750, exist_ok=True)
     lines = []
@@ -136,3 +138,17 @@ def _tables(file: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"{file} cannot be read as TOML", setting="--dir", mend="use a new directory, or mend the file"
         ) from error
+
+
+def _of_the_operator(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return what an operator may have added for sidecars; each process checks it by itself."""
+    tables = _tables(directory / "keyturn.toml")
+    sections = {
+        f"{kind}.{json.dumps(name)}": dict(members)
+        for kind in ("policy", "issuers")
+        for name, members in tables.get(kind, {}).items()
+    }
+    for members in sections.values():
+        if "jwks_file" in members:  # A sidecar's own file stands in another folder.
+            members["jwks_file"] = str(directory / str(members["jwks_file"]))
+    return sections

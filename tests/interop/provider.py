@@ -21,31 +21,38 @@ CLIENT, SECRET = "shop", "the secret of a client that exists in tests alone"
 _START_SECONDS = 20.0
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider that runs, and one browser."""
+    """A provider that runs; a browser (a client with cookies of its own) is who uses it."""
 
     issuer: str
-    browser: httpx2.AsyncClient
 
     async def client_token(self, resource: str, *, scope: str = "read") -> str:
         """Return an access token of the client's own (RFC 6749, 4.4)."""
-        return str((await self._token(grant_type="client_credentials", resource=resource, scope=scope))["access_token"])
+        async with httpx2.AsyncClient() as client:
+            told = await self._token(client, grant_type="client_credentials", resource=resource, scope=scope)
+        return str(told["access_token"])
 
-    async def sign_in(self, user: str, resource: str, *, scope: str = "openid read") -> dict[str, Any]:
-        """Log a user in by the browser, and return what the client gets for the code: access and ID token."""
+    async def sign_in(
+        self, browser: httpx2.AsyncClient, user: str, resource: str, *, scope: str = "openid read"
+    ) -> dict[str, Any]:
+        """Log a user in with a browser that nobody is logged in with, or use the session that it has.
+
+        Returns what the client gets for the code: access and ID token.
+        """
         asked = {
             "client_id": CLIENT, "response_type": "code", "redirect_uri": CALLBACK, "scope": scope,
             "resource": resource, "login_hint": user,
         }  # fmt: skip
-        answer = await self.browser.get(f"{self.issuer}/auth", params=asked)
+        answer = await browser.get(f"{self.issuer}/auth", params=asked)
         while not answer.headers["Location"].startswith(CALLBACK):
-            answer = await self.browser.get(str(answer.url.join(answer.headers["Location"])))
+            answer = await browser.get(str(answer.url.join(answer.headers["Location"])))
         (code,) = parse_qs(urlsplit(answer.headers["Location"]).query)["code"]
-        return await self._token(grant_type="authorization_code", code=code, redirect_uri=CALLBACK, resource=resource)
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK, "resource": resource}
+        return await self._token(browser, **form)
 
-    async def _token(self, **form: str) -> dict[str, Any]:
-        answer = await self.browser.post(f"{self.issuer}/token", data=form, auth=(CLIENT, SECRET))
+    async def _token(self, client: httpx2.AsyncClient, **form: str) -> dict[str, Any]:
+        answer = await client.post(f"{self.issuer}/token", data=form, auth=(CLIENT, SECRET))
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -66,8 +73,7 @@ async def running_provider(**client: Any) -> AsyncIterator[Provider]:
         async with asyncio.timeout(_START_SECONDS):
             line = await process.stdout.readline()
         assert line, "the Node process has ended; run `make test`, which installs its packages"
-        async with httpx2.AsyncClient() as browser:
-            yield Provider(str(json.loads(line)["issuer"]), browser)
+        yield Provider(str(json.loads(line)["issuer"]))
     finally:
         process.terminate()
         await process.communicate()

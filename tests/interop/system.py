@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx2
 
+from keyturn.clock import SystemClock
 from keyturn.process.parent import tied
 from stack.devenv import read_dev_env
+from stack.plan import Orders, prepare
 from stack.ports import free_port
 from tests.waiting import eventually
 
@@ -52,27 +54,31 @@ class System:
 
     async def rotate(self) -> str:
         """Rotate the signing key, and return the kid of the one that signs next."""
-        return str((await self._order("/keys/rotate"))["kid"])
+        return str((await self.order("/keys/rotate"))["kid"])
 
     async def revoke_key(self, kid: str) -> str:
         """Reject a key by name, and return the kid of its successor."""
-        return str((await self._order(f"/keys/{kid}/revoke"))["kid"])
+        return str((await self.order(f"/keys/{kid}/revoke"))["kid"])
 
-    async def _order(self, path: str) -> dict[str, Any]:
+    async def order(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Order something as an operator, wait until all verifiers have adopted it, and return the receipt."""
         bearer = {"Authorization": f"Bearer {await self.new_token('ADMIN')}"}
         async with httpx2.AsyncClient(timeout=10) as client:
-            answer = await client.post(f"{self.issuer}{path}?wait=all", headers=bearer, json={})
+            answer = await client.post(f"{self.issuer}{path}?wait=all", headers=bearer, json=body or {})
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
 
 @asynccontextmanager
-async def running_system() -> AsyncIterator[System]:
-    """Run `python -m stack up` in a directory of its own until the block ends."""
+async def running_system(settings: str = "") -> AsyncIterator[System]:
+    """Run `python -m stack up` in a directory of its own until the block ends.
+
+    `settings` are lines at the end of its `keyturn.toml`, where `[policy.default]` stands.
+    """
     with tempfile.TemporaryDirectory(prefix="keyturn-") as name:
         directory = Path(name)
         env_file, log = directory / "system/dev.env", directory / "log"
-        process = _start(directory, log)
+        process = _start(directory, log, settings)
         try:
             await eventually(
                 lambda: env_file.exists() or process.poll() is not None,
@@ -85,8 +91,13 @@ async def running_system() -> AsyncIterator[System]:
             await eventually(lambda: process.poll() is not None, within_seconds=20, saying=log.read_text)
 
 
-def _start(directory: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "stack", "up", "--port", str(free_port()), "--sidecar-port", str(free_port())]
+def _start(directory: Path, log: Path, settings: str) -> subprocess.Popen[bytes]:
+    orders = Orders(directory=directory / "system", port=free_port(), sidecar_port=free_port())
+    prepare(orders, now=SystemClock().now())
+    with (orders.directory / "keyturn.toml").open("a") as file:
+        file.write(settings)
+    command = [sys.executable, "-m", "stack", "up", "--port", str(orders.port)]
+    command += ["--sidecar-port", str(orders.sidecar_port)]
     with log.open("wb") as out:
         return subprocess.Popen(
             tied([*command, "--dir", str(directory / "system"), "--sidecars", "1"]),
