@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.authentication import AUTHENTICATION_METHODS
+from serving.clientassertions import SIGNING_ALGORITHMS
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 MAX_AGE_SECONDS = 300
@@ -16,17 +17,20 @@ def metadata(issuer: str) -> dict[str, Any]:
     `response_types_supported` would be empty while there is no authorization endpoint, and a member without elements
     is left out (RFC 8414, 3.2).
     """
-    methods = list(AUTHENTICATION_METHODS)
+    methods, algorithms = list(AUTHENTICATION_METHODS), list(SIGNING_ALGORITHMS)
     return {
         "issuer": issuer,
         "token_endpoint": issuer + "/token",
         "jwks_uri": issuer + "/.well-known/jwks.json",
         "grant_types_supported": list(GRANT_TYPES),
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "revocation_endpoint": issuer + "/revoke",
         "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "introspection_endpoint": issuer + "/introspect",
-        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_methods_supported": [*methods, "Bearer"],
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
 
 

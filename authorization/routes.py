@@ -8,7 +8,7 @@ from authorization.asking import REPEATABLE, read_asked
 from authorization.metadata import GRANT_TYPES, MAX_AGE_SECONDS, metadata, metadata_path
 from authorization.minting import Minter
 from keyturn.contract.errors import SigningRefused
-from serving.authentication import Caller, authenticate_client
+from serving.authentication import Authenticator, Caller
 from serving.forms import FORM_TYPE, Form, read_form
 from serving.parts import Parts
 from serving.problems import OAuthError, Style, json_answer
@@ -50,7 +50,7 @@ class AuthorizationRoutes:
     """Handlers over the minter."""
 
     def __init__(self, parts: Parts, minter: Minter) -> None:
-        self._parts, self._minter = parts, minter
+        self._parts, self._minter, self._authenticator = parts, minter, Authenticator(parts)
         self._metadata = metadata(parts.issuer)
         self._issued = parts.metrics.counter("keyturn_tokens_issued", "Access tokens issued.", labels=("format",))
 
@@ -71,7 +71,7 @@ class AuthorizationRoutes:
     async def token(self, request: web.Request) -> web.Response:
         """Answer a token request; every answer is `no-store` (RFC 6749, 5.1)."""
         form = await read_form(request, repeatable=REPEATABLE)
-        caller = authenticate_client(request, form, self._parts.replica)
+        caller = await self._authenticator.authenticate(request, form)
         note(request, client_id=caller.client_id)
         grant_type = form.get("grant_type")
         if grant_type is None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aiohttp import hdrs, web
 
 from introspection.batch import read_tokens, render_batch
+from introspection.callers import Callers
 from introspection.description import INTROSPECT, INTROSPECT_BATCH
 from introspection.judge import Judge
 from introspection.negotiating import Rendering, negotiate
@@ -14,7 +15,7 @@ from introspection.render import render
 from introspection.signed import SignedAnswers
 from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.verifier.verdict import Kind, Verdict
-from serving.authentication import Caller, authenticate_client
+from serving.authentication import Caller
 from serving.forms import Form, read_form
 from serving.parts import Parts
 from serving.problems import NO_STORE, OAuthError, Style
@@ -26,6 +27,7 @@ class IntrospectionRoutes:
 
     def __init__(self, parts: Parts, judge: Judge, signed: SignedAnswers) -> None:
         self._parts, self._judge, self._signed = parts, judge, signed
+        self._callers = Callers(parts, judge)
         about = "What introspection said."
         self._answers = parts.metrics.counter("keyturn_introspections", about, labels=("answer",))
 
@@ -40,10 +42,11 @@ class IntrospectionRoutes:
     async def introspect(self, request: web.Request) -> web.Response:
         """Answer one question. `token_type_hint` is not needed: a token's form says what it is."""
         form = await read_form(request)
-        caller = self._authenticate(request, form)
+        caller = await self._callers.identify(request, form)
         token = form.get("token")
         if token is None:
             raise OAuthError("invalid_request", "token is missing")
+        self._callers.refuse_own(request, caller, (token,))
         rendering = _negotiate(request, among=tuple(Rendering))
         verdict = await self._judge_one(token, caller)
         self._answers.labels(verdict.kind.value).inc()
@@ -55,9 +58,10 @@ class IntrospectionRoutes:
 
     async def introspect_batch(self, request: web.Request) -> web.Response:
         """Answer many questions of one caller, who is known before the body is read."""
-        caller = self._authenticate(request, Form())
+        caller = await self._callers.identify(request, Form())
         _negotiate(request, among=(Rendering.JSON,))
         tokens = await read_tokens(request)
+        self._callers.refuse_own(request, caller, tokens)
         # Asked in one turn of the loop, they share one round trip to the store.
         verdicts = await asyncio.gather(*(self._judge_one(token, caller) for token in tokens))
         counts = Counter(verdict.kind.value for verdict in verdicts)
@@ -65,14 +69,6 @@ class IntrospectionRoutes:
             self._answers.labels(kind).inc(count)
         note(request, tokens=len(tokens), **counts)
         return render_batch(verdicts)
-
-    def _authenticate(self, request: web.Request, form: Form) -> Caller:
-        caller = authenticate_client(request, form, self._parts.replica)
-        note(request, client_id=caller.client_id)
-        if not caller.client.may_introspect:
-            basic = caller.method == "client_secret_basic"
-            raise OAuthError("invalid_client", "not a client that may introspect", status=401, basic=basic)
-        return caller
 
     async def _render(self, rendering: Rendering, verdict: Verdict, token: str, caller: Caller) -> web.Response:
         if verdict.kind is Kind.UNKNOWN or rendering is Rendering.JSON:
@@ -88,7 +84,9 @@ class IntrospectionRoutes:
     async def _judge_one(self, token: str, caller: Caller) -> Verdict:
         if len(token) > LARGEST_TOKEN_BYTES:
             return Verdict(Kind.INACTIVE, "oversized", self._parts.state())
-        return await self._judge.judge(token, caller)
+        verdict = await self._judge.judge(token, caller)
+        self._callers.refuse_own_form(caller, verdict)
+        return verdict
 
 
 def _negotiate(request: web.Request, *, among: Sequence[Rendering]) -> Rendering:

@@ -16,7 +16,7 @@ from revocation.reading import OrderReader, shown
 from revocation.survey import Survey
 from revocation.tokens import TokenFinder, selector_of
 from revocation.writer import RevocationWriter, Written
-from serving.authentication import authenticate_client, require_admin
+from serving.authentication import Authenticator, require_admin
 from serving.forms import read_form, read_idempotency_key, read_json
 from serving.parts import Parts
 from serving.problems import NotFound, OAuthError, Style, json_answer
@@ -42,6 +42,7 @@ class RevocationRoutes:
     ) -> None:
         self._parts, self._records, self._writer, self._watch = parts, records, writer, watch
         self._keeping, self._reader = keeping, OrderReader(parts, keeping)
+        self._authenticator = Authenticator(parts)
         self._vouching = Vouching(parts)
         self._survey = Survey(records, parts.replica, parts.clock)
         self._orders = Orders(writer, book, self._current, self._vouching)
@@ -61,7 +62,7 @@ class RevocationRoutes:
     async def revoke(self, request: web.Request) -> web.Response:
         """Revoke a token for the client that it was issued to (RFC 7009, 2); 200 means that it is durable."""
         form = await read_form(request)
-        caller = authenticate_client(request, form, self._parts.replica)
+        caller = await self._authenticator.authenticate(request, form)
         note(request, client_id=caller.client_id)
         wait, token = _wait(request), form.get("token")
         if token is None:

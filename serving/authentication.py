@@ -1,68 +1,181 @@
-"""Who asks: an OAuth client by its secret (RFC 6749, 2.3), or an operator by an opaque admin token (RFC 6750)."""
+"""Who asks: an OAuth client by its secret or its signature (RFC 6749, 2.3; RFC 7523), an operator by an admin token."""
 
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from aiohttp import hdrs, web
 
 from keyturn.contract.credentials import CredentialKind, credential_kind, secret_hash, secret_matches
-from keyturn.contract.errors import ReplicaExpired
-from keyturn.contract.trust import Client
-from keyturn.verifier.replica import Replica
+from keyturn.contract.encoding import encode_json
+from keyturn.contract.errors import InvalidToken, ReplicaExpired
+from keyturn.contract.trust import Client, Trust
+from serving.clientassertions import ASSERTION_TYPE, ClientKeys, Decoy, SpentAssertions, read_assertion
+from serving.failures import Failures
+from serving.knowncallers import KnownCallers
 from serving.parts import Parts
 from serving.problems import BearerError, OAuthError
 from serving.records import RecordStore
+from serving.routing import note
 
 ADMIN_SCOPE = "keyturn:admin"
-AUTHENTICATION_METHODS = ("client_secret_basic", "client_secret_post")
+BASIC, POST, ASSERTION = "client_secret_basic", "client_secret_post", "private_key_jwt"
+AUTHENTICATION_METHODS = (BASIC, POST, ASSERTION)
 LONGEST_CLIENT_ID = 256
 LONGEST_SECRET = 512
+_MOST_CLIENT_KEYS: Final = 4096
 _NOBODY = Client(secret_hash=secret_hash(""))
+_REFUSED: Final = "no such client, or not its proof"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated client, and how it proved who it is."""
+    """An authenticated client, and how it proved who it is: by a token of its own, `token_id` is that token's `jti`."""
 
     client_id: str
     client: Client
     method: str
+    token_id: str = ""
 
 
-def authenticate_client(request: web.Request, form: Mapping[str, str], replica: Replica) -> Caller:
-    """Return the client that sends this request, proved by HTTP Basic or by `client_secret` in the form.
+class _Presented(NamedTuple):
+    """What a request presents as its client's proof."""
 
-    Raises OAuthError: 400 `invalid_request` for two methods at once, 401 `invalid_client` for everything else,
-    whether the client is unknown, public or has another secret. Raises ReplicaExpired while no trust document is held.
+    method: str
+    client_id: str
+    secret: str = ""
+    assertion: str = ""
+
+
+class Authenticator:
+    """Says which client sends a request; one for each service.
+
+    Failures are slowed by address and by client (`serving/failures.py`); a proof that holds is never held up.
     """
-    headers = request.headers.getall(hdrs.AUTHORIZATION, [])
-    tried_header = bool(headers)
-    if len(headers) > 1 or (tried_header and "client_secret" in form):
-        raise OAuthError("invalid_request", "authenticate in one way, not in two")
-    if "client_assertion" in form or "client_assertion_type" in form:
-        raise OAuthError("invalid_client", "client assertions are not supported", status=401, basic=tried_header)
-    if tried_header:
-        client_id, secret = _read_basic(headers[0])
-        if form.get("client_id", client_id) != client_id:
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._spent = SpentAssertions(parts.redis, parts.clock, skew_seconds=parts.skew_seconds)
+        self._known, self._failures, self._decoy = KnownCallers(), Failures(parts.clock), Decoy()
+        self._keys: dict[str, ClientKeys] = {}
+        self._keys_of: Trust | None = None
+        about = "Requests whose client did not prove who it is."
+        self._failed = parts.metrics.counter("keyturn_authentication_failures", about, labels=("method", "slowed"))
+
+    async def authenticate(self, request: web.Request, form: Mapping[str, str]) -> Caller:
+        """Return the client that sends this request: by HTTP Basic, `client_secret`, or a signed assertion in the form.
+
+        Raises OAuthError: 400 `invalid_request` for two methods at once, 401 `invalid_client` for everything else,
+        whether the client is unknown, public or proves itself wrongly; with `Retry-After` after too many of these.
+        Raises ReplicaExpired while no trust document is held, StoreUnavailable where it cannot be said whether an
+        assertion is used for the first time.
+        """
+        presented = _read_presented(request, form)
+        trust = self._parts.replica.trust
+        if trust.version == 0:
+            raise ReplicaExpired("no trust document has been read yet", silence_seconds=float("inf"))
+        if isinstance(presented, OAuthError):
+            raise await self._slowed(request, presented, client_id=form.get("client_id", ""), method="none")
+        if presented.method == ASSERTION:
+            return await self._by_assertion(request, presented, trust)
+        key = encode_json([presented.method, presented.client_id, presented.secret])
+        client = self._known.get(key, trust)
+        if client is None:
+            client = _by_secret(presented, trust)
+            if client is None:
+                raise await self._refusal(request, presented.method, client_id=presented.client_id)
+            self._known.keep(key, trust, client)
+        return Caller(presented.client_id, client, presented.method)
+
+    async def note_failure(self, request: web.Request, *, client_id: str, method: str) -> int:
+        """Count a failure, and return after how many seconds to come back (0: at once); waits where there were many."""
+        seconds = await self._failures.note(address=request.remote, client_id=client_id[:LONGEST_CLIENT_ID])
+        self._failed.labels(method, str(seconds > 0).lower()).inc()
+        return seconds
+
+    async def _refusal(
+        self, request: web.Request, method: str, *, client_id: str, description: str = _REFUSED
+    ) -> OAuthError:
+        """Return the error for a client that did not prove itself, once it may be answered."""
+        basic = hdrs.AUTHORIZATION in request.headers
+        error = OAuthError("invalid_client", description, status=401, basic=basic)
+        return await self._slowed(request, error, client_id=client_id, method=method)
+
+    async def _slowed(self, request: web.Request, error: OAuthError, *, client_id: str, method: str) -> OAuthError:
+        error.retry_after_seconds = await self.note_failure(request, client_id=client_id, method=method)
+        return error
+
+    async def _by_assertion(self, request: web.Request, presented: _Presented, trust: Trust) -> Caller:
+        parts, named = self._parts, presented.client_id
+        try:
+            assertion = read_assertion(
+                presented.assertion, issuer=parts.issuer, now=parts.clock.now(), skew_seconds=parts.skew_seconds
+            )
+        except InvalidToken as error:
+            note(request, refused=error.reason)
+            raise await self._refusal(request, ASSERTION, client_id=named, description=str(error)) from None
+        if named not in ("", assertion.client_id):
             raise OAuthError("invalid_request", "client_id is not the client that authenticates")
-        method = "client_secret_basic"
-    else:
-        client_id, secret, method = form.get("client_id", ""), form.get("client_secret", ""), "client_secret_post"
-    if replica.trust.version == 0:
-        raise ReplicaExpired("no trust document has been read yet", silence_seconds=float("inf"))
-    client = replica.trust.document.clients.get(client_id)
+        client_id = assertion.client_id
+        client = trust.document.clients.get(client_id)
+        keys = self._client_keys(client_id, trust) if client is not None else None
+        if not (keys or self._decoy).verify(assertion) or client is None:
+            note(request, refused="signature")
+            raise await self._refusal(request, ASSERTION, client_id=client_id)
+        if not await self._spent.spend(assertion):
+            note(request, refused="used_before")
+            raise await self._refusal(
+                request, ASSERTION, client_id=client_id, description="the assertion was used before"
+            )
+        return Caller(client_id, client, ASSERTION)
+
+    def _client_keys(self, client_id: str, trust: Trust) -> ClientKeys | None:
+        """Return a client's prepared keys, None if it has none."""
+        if trust is not self._keys_of or len(self._keys) >= _MOST_CLIENT_KEYS:
+            self._keys_of, self._keys = trust, {}
+        if client_id not in self._keys and (registered := trust.client_keys(client_id)):
+            self._keys[client_id] = ClientKeys(registered)
+        return self._keys.get(client_id)
+
+
+def _by_secret(presented: _Presented, trust: Trust) -> Client | None:
+    client_id, secret = presented.client_id, presented.secret
+    client = trust.document.clients.get(client_id)
     # An unknown client costs the same comparison as a known one.
     proved = secret_matches(secret[: LONGEST_SECRET + 1], (client or _NOBODY).secret_hash or _NOBODY.secret_hash)
     if client is None or not client.secret_hash or not secret or not proved or len(client_id) > LONGEST_CLIENT_ID:
-        raise OAuthError("invalid_client", "no such client, or not its secret", status=401, basic=tried_header)
-    return Caller(client_id, client, method)
+        return None
+    return client
 
 
-def _read_basic(value: str) -> tuple[str, str]:
-    """Return id and secret of an HTTP Basic header, each form-decoded (RFC 6749, 2.3.1)."""
+def _read_presented(request: web.Request, form: Mapping[str, str]) -> _Presented | OAuthError:
+    """Return what the request presents, or the `invalid_client` that it is for presenting nothing that can be read.
+
+    Raises OAuthError 400 for two methods at once.
+    """
+    headers = request.headers.getall(hdrs.AUTHORIZATION, [])
+    signed = "client_assertion" in form or "client_assertion_type" in form
+    if len(headers) > 1 or bool(headers) + signed + ("client_secret" in form) > 1:
+        raise OAuthError("invalid_request", "authenticate in one way, not in two")
+    client_id = form.get("client_id", "")
+    if signed:
+        if form.get("client_assertion_type") != ASSERTION_TYPE or "client_assertion" not in form:
+            return OAuthError("invalid_client", f"client_assertion_type is {ASSERTION_TYPE}", status=401)
+        return _Presented(ASSERTION, client_id, assertion=form["client_assertion"])
+    if not headers:
+        return _Presented(POST, client_id, form.get("client_secret", ""))
+    pair = _read_basic(headers[0])
+    if pair is None:
+        return OAuthError("invalid_client", "not HTTP Basic", status=401, basic=True)
+    if client_id not in ("", pair[0]):
+        raise OAuthError("invalid_request", "client_id is not the client that authenticates")
+    return _Presented(BASIC, *pair)
+
+
+def _read_basic(value: str) -> tuple[str, str] | None:
+    """Return id and secret of an HTTP Basic header, each form-decoded (RFC 6749, 2.3.1); None if it is none."""
     scheme, _, encoded = value.partition(" ")
     try:
         client_id, colon, secret = b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
@@ -70,7 +183,7 @@ def _read_basic(value: str) -> tuple[str, str]:
             return unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
     except ValueError:  # Neither base64 nor UTF-8; what was sent stays out of every message.
         pass
-    raise OAuthError("invalid_client", "not HTTP Basic", status=401, basic=True)
+    return None
 
 
 async def require_admin(request: web.Request, records: RecordStore, parts: Parts) -> dict[str, Any]:
@@ -78,7 +191,7 @@ async def require_admin(request: web.Request, records: RecordStore, parts: Parts
 
     Raises BearerError (401, 403), ReplicaExpired or StoreUnavailable where nothing can be said (503).
     """
-    token = _read_bearer(request)
+    token = read_bearer(request)
     parts.require_replica()
     if credential_kind(token) is not CredentialKind.ACCESS:
         raise BearerError("invalid_token", "not an opaque access token")
@@ -98,7 +211,8 @@ async def require_admin(request: web.Request, records: RecordStore, parts: Parts
     return claims
 
 
-def _read_bearer(request: web.Request) -> str:
+def read_bearer(request: web.Request) -> str:
+    """Return the token of the one `Authorization: Bearer`; raises BearerError."""
     headers = request.headers.getall(hdrs.AUTHORIZATION, [])
     if not headers:
         raise BearerError("")

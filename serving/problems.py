@@ -46,9 +46,12 @@ class OAuthError(KeyturnError):
 
     code = "oauth"
 
-    def __init__(self, error: str, description: str = "", *, status: int = 400, basic: bool = False) -> None:
+    def __init__(
+        self, error: str, description: str = "", *, status: int = 400, basic: bool = False, retry_after_seconds: int = 0
+    ) -> None:
         super().__init__(f"{error}: {description}" if description else error)
         self.error, self.description, self.status, self.basic = error, description, status, basic
+        self.retry_after_seconds = retry_after_seconds
 
 
 class BearerError(KeyturnError):
@@ -56,9 +59,12 @@ class BearerError(KeyturnError):
 
     code = "bearer"
 
-    def __init__(self, error: str, description: str = "", *, status: int = 401, scope: str = "") -> None:
+    def __init__(
+        self, error: str, description: str = "", *, status: int = 401, scope: str = "", retry_after_seconds: int = 0
+    ) -> None:
         super().__init__(f"{error}: {description}" if description else error or "no bearer token")
         self.error, self.description, self.status, self.scope = error, description, status, scope
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotFound(KeyturnError):
@@ -111,7 +117,7 @@ def answer_error(error: Exception, style: Style) -> web.Response:
         case OAuthError():
             return _oauth_error(error, style)
         case BearerError():
-            return _bearer_error(error)
+            return _bearer_error(error, style)
         case web.HTTPException():
             return _http_error(error, style)
         case KeyturnError():
@@ -146,18 +152,23 @@ def json_answer(
 
 def _oauth_error(error: OAuthError, style: Style) -> web.Response:
     challenged = error.basic and error.status == HTTPStatus.UNAUTHORIZED
-    headers: Mapping[str, str] = {hdrs.WWW_AUTHENTICATE: _BASIC_CHALLENGE} if challenged else _NONE
+    challenge: dict[str, str] = {hdrs.WWW_AUTHENTICATE: _BASIC_CHALLENGE} if challenged else {}
+    headers = challenge | _retry_after(error.retry_after_seconds)
     return _render(_Row(error.status, error.error), error.error, error.description, style, headers)
 
 
-def _bearer_error(error: BearerError) -> web.Response:
+def _retry_after(seconds: int) -> dict[str, str]:
+    return {hdrs.RETRY_AFTER: str(seconds)} if seconds else {}
+
+
+def _bearer_error(error: BearerError, style: Style) -> web.Response:
     parts = [f'realm="{REALM}"']
     for name, value in (("error", error.error), ("error_description", error.description), ("scope", error.scope)):
         if value:
             parts.append(f'{name}="{value.translate(_UNQUOTABLE)}"')
-    challenge: Mapping[str, str] = {hdrs.WWW_AUTHENTICATE: f"Bearer {', '.join(parts)}"}
+    challenge = {hdrs.WWW_AUTHENTICATE: f"Bearer {', '.join(parts)}"} | _retry_after(error.retry_after_seconds)
     code = error.error or "unauthorized"
-    return _render(_Row(error.status, code), code, error.description, Style.PROBLEM, challenge)
+    return _render(_Row(error.status, error.error or "invalid_token"), code, error.description, style, challenge)
 
 
 def _http_error(error: web.HTTPException, style: Style) -> web.Response:

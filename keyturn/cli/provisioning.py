@@ -41,6 +41,7 @@ _WATCHING = "+info +punsubscribe (+mget %R~keyturn:presence:*) (+psubscribe &key
 _READING_RECORDS = "(+get %R~keyturn:record:*)"
 # A scan names every key of the store, whatever it matches: the names of records are keyed hashes, no others are secret.
 _COUNTING_RECORDS = "(+scan)"
+_SPENDING_ASSERTIONS = "(+set %W~keyturn:assertion:*)"
 _PUBLISHING_KEYS = (
     "+script|load +config|get +wait +waitaof (+publish &keyturn:keys:bell) (+hgetall %R~keyturn:sealed-keys) "
     "(+evalsha +hget +hmget +hset +hdel +hincrby +xadd ~keyturn:keys:* ~keyturn:sealed-keys) "
@@ -57,12 +58,12 @@ _RUNNING_JOBS = (
     "+zincrby +zrange +zrangebyscore +zrem +zremrangebyscore +zscore ~arq:*)"
 )
 USERS = {
-    "authorization": f"{_FOLLOWING} (+set %W~keyturn:record:*)",
+    "authorization": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} (+set %W~keyturn:record:*)",
     "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
-    "introspection": f"{_FOLLOWING} {_READING_RECORDS}",
+    "introspection": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS}",
     "revocation": (
-        f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_READING_RECORDS} {_COUNTING_RECORDS} "
-        f"(+del %W~keyturn:record:*) {_STREAMING}"
+        f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_SPENDING_ASSERTIONS} {_READING_RECORDS} "
+        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_STREAMING}"
     ),
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }

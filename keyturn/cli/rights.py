@@ -20,6 +20,7 @@ _READ_SEALED: Question = ("HGET", SEALED_KEY, _NOBODY)
 _READ_RECORD: Question = ("GET", f"keyturn:record:{_NOBODY}")
 _WRITE_RECORD: Question = ("SET", f"keyturn:record:{_NOBODY}", "", "EX", "0")
 _LIST_RECORDS: Question = ("SCAN", "0", "COUNT", "1")
+_SPEND_ASSERTION: Question = ("SET", f"keyturn:assertion:{_NOBODY}", "", "EX", "0")
 _SEE_QUEUE: Question = ("EXISTS", f"arq:{_NOBODY}")
 
 
@@ -43,18 +44,19 @@ class Right:
 _FEED = ("read the feed", _READ_FEED)
 _KEYS, _REVOCATIONS = ((f"write lane {lane}", _write(lane)) for lane in Lane)
 _SEALED = ("read sealed keys", _READ_SEALED)
+_ASSERTIONS = ("note that a client's assertion was used", _SPEND_ASSERTION)
 _OTHERS_PRESENCE = ("report as another verifier", _report(f"not-{_NOBODY}"))
 
 _RIGHTS: dict[str, tuple[tuple[tuple[str, Question], ...], tuple[tuple[str, Question], ...]]] = {
-    "authorization": ((_FEED, ("write token records", _WRITE_RECORD)), (_KEYS, _REVOCATIONS, _SEALED)),
+    "authorization": ((_FEED, _ASSERTIONS, ("write token records", _WRITE_RECORD)), (_KEYS, _REVOCATIONS, _SEALED)),
     "keyservice": ((_FEED, _KEYS, _SEALED), (_REVOCATIONS, _OTHERS_PRESENCE)),
     "worker": ((_FEED, _KEYS, ("see its queue", _SEE_QUEUE)), (_REVOCATIONS, _OTHERS_PRESENCE)),
     "introspection": (
-        (_FEED, ("read token records", _READ_RECORD)),
+        (_FEED, _ASSERTIONS, ("read token records", _READ_RECORD)),
         (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD)),
     ),
     "revocation": (
-        (_FEED, _REVOCATIONS, ("read token records", _READ_RECORD), ("list token records", _LIST_RECORDS)),
+        (_FEED, _REVOCATIONS, _ASSERTIONS, ("read token records", _READ_RECORD), ("list token records", _LIST_RECORDS)),
         (_KEYS, _SEALED, _OTHERS_PRESENCE),
     ),
 }

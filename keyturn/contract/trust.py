@@ -18,6 +18,9 @@ from keyturn.contract.roots import FORMAT, signers_of, split_bundle, walk
 DAY_SECONDS = 86_400
 WARN_DAYS = 30
 """So many days before a document expires, everybody begins to say so."""
+CLIENT_ROLE = "client:"
+"""A client's keys stand among the roles, as `client:ID`: readers of every version pass over roles that they do not
+know, while a new member of a client would make older ones refuse the whole document."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,7 +79,7 @@ class TrustDocument(_Part, frozen=True, kw_only=True):
     expires_at: float
     dev: bool = False
     feed_format: Annotated[int, Meta(ge=1)] = 1  # What publishers write: the root says when all read the next one.
-    roles: dict[str, tuple[dict[str, Any], ...]]  # Lane → public keys that may sign it.
+    roles: dict[str, tuple[dict[str, Any], ...]]  # Lane → public keys that may sign it; client:ID → that client's own.
     lowest_epoch: dict[str, int]  # Lane → epoch below which nothing counts.
     identities: dict[str, Identity] = {}
     clients: dict[str, Client] = {}
@@ -121,6 +124,10 @@ class Trust:
         """Return the key of a service or verifier, by kid; empty if the root does not know it as such."""
         identity = self.document.identities.get(name)
         return self._identities[name] if identity is not None and identity.kind is kind else {}
+
+    def client_keys(self, client_id: str) -> tuple[Mapping[str, Any], ...]:
+        """Return the public JWKs by which a client signs its assertions (RFC 7523); not checked yet."""
+        return self.document.roles.get(CLIENT_ROLE + client_id, ())
 
     def lowest_epoch(self, lane: Lane) -> int:
         """Return the epoch below which nothing in a lane counts any more."""

@@ -9,7 +9,7 @@ from revocation.streams.description import DEAD_LETTERS, LIST, POLL
 from revocation.streams.polling import Waiters, read_question
 from revocation.streams.stream import Stream
 from revocation.streams.streams import Streams
-from serving.authentication import authenticate_client, require_admin
+from serving.authentication import Authenticator, require_admin
 from serving.forms import read_json
 from serving.parts import Parts
 from serving.problems import NotFound, OAuthError, Style, json_answer
@@ -22,6 +22,7 @@ class StreamRoutes:
 
     def __init__(self, streams: Streams, parts: Parts, *, records: RecordStore) -> None:
         self._streams, self._parts, self._records = streams, parts, records
+        self._authenticator = Authenticator(parts)
         self._waiters = {name: Waiters() for name in streams.by_name}
         parts.follower.on_change.append(self._ring)
 
@@ -34,7 +35,7 @@ class StreamRoutes:
 
     async def poll(self, request: web.Request) -> web.Response:
         """Answer a receiver's poll (RFC 8936, 2.4): what it took is kept first, then it is told more."""
-        caller = authenticate_client(request, {}, self._parts.replica)
+        caller = await self._authenticator.authenticate(request, {})
         note(request, client_id=caller.client_id)
         name = request.match_info["name"]
         stream = self._streams.by_name.get(name)

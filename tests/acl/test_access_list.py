@@ -19,7 +19,9 @@ from tests.waiting import eventually
 USERS = (*SERVICES, *SIDECARS)
 EVERYBODY, NOBODY = set(USERS), set[str]()
 KEYS, REVOCATIONS = {"keyservice", "worker"}, {"revocation"}
+CLIENT_FACING = {"authorization", "introspection", "revocation"}
 WATCHERS, READERS = KEYS | REVOCATIONS, {"keyservice", "introspection", "revocation"}
+ASSERTION = "keyturn:assertion:x"
 RECORD, SEALED, TRUST, JOBS = "keyturn:record:x", "keyturn:sealed-keys", "keyturn:trust", "arq:keyturn"
 
 # Each command, and who may give it.
@@ -83,6 +85,12 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"evalsha {'0' * 40} 2 keyturn:streams:x:progress keyturn:streams:x:dead", REVOCATIONS),
     ("del keyturn:streams:x:turn", REVOCATIONS),
     ("expire keyturn:streams:x:progress 1", NOBODY),
+    # Clients' assertions that were used: who authenticates clients notes them, and nobody looks or forgets.
+    (f"set {ASSERTION} x nx px 1000", CLIENT_FACING),
+    (f"set {ASSERTION} x get", NOBODY),
+    (f"get {ASSERTION}", NOBODY),
+    (f"del {ASSERTION}", NOBODY),
+    (f"expire {ASSERTION} 1", NOBODY),
     # Presence: each verifier its own, and who waits for adoption reads all.
     *((f"set keyturn:presence:{name} x", {name}) for name in SIDECARS),
     *((f"publish keyturn:presence:{name} x", {name}) for name in SIDECARS),

@@ -12,17 +12,21 @@ async def test_the_metadata_says_what_is_there_now(session: ClientSession, stage
         assert (answer.status, answer.content_type) == (200, "application/json")
         assert answer.headers["Cache-Control"] == "public, max-age=300"
         content = await answer.json()
-    issuer, methods = stage.world.issuer, ["client_secret_basic", "client_secret_post"]
+    issuer, methods = stage.world.issuer, ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+    algorithms = ["ES256", "ES384", "RS256", "PS256", "EdDSA"]  # To be told where assertions are taken (RFC 8414, 2).
     assert content == {
         "issuer": issuer,
         "token_endpoint": f"{issuer}/token",
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "revocation_endpoint": f"{issuer}/revoke",
         "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "introspection_endpoint": f"{issuer}/introspect",
-        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_methods_supported": [*methods, "Bearer"],
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
 
 

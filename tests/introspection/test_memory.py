@@ -28,7 +28,12 @@ def gets(store: FickleRedis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def pipeline(*arguments: Any, **options: Any) -> Any:
         one = made(*arguments, **options)
         get = one.get
-        monkeypatch.setattr(one, "get", lambda name: (noted.append(name), get(name))[1], raising=False)
+
+        def noting(name: str) -> Any:
+            noted.append(name)
+            return get(name)
+
+        monkeypatch.setattr(one, "get", noting, raising=False)
         return one
 
     monkeypatch.setattr(store, "pipeline", pipeline)

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from keyturn.contract.credentials import secret_hash
 from keyturn.contract.errors import ReplicaExpired, StoreUnavailable
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.trust import Client
-from serving.authentication import Caller, authenticate_client, require_admin
+from serving.authentication import Authenticator, Caller, require_admin
 from serving.problems import BearerError, OAuthError
 from tests.building import ADMIN, CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, basic, new_access_token, standing
 from tests.clocks import ManualClock
@@ -42,33 +43,33 @@ async def stage() -> AsyncIterator[Standing]:
         yield one
 
 
-def ask(stage: Standing, *authorization: str, **form: str) -> Caller:
+async def ask(stage: Standing, *authorization: str, **form: str) -> Caller:
     """Authenticate a request."""
-    return authenticate_client(request(*authorization), form, stage.parts.replica)
+    return await Authenticator(stage.parts).authenticate(request(*authorization), form)
 
 
-def refusal(stage: Standing, *authorization: str, **form: str) -> tuple[str, int, bool]:
+async def refusal(stage: Standing, *authorization: str, **form: str) -> tuple[str, int, bool]:
     """Return error, status and whether Basic is named, of a request that is refused."""
     with pytest.raises(OAuthError) as caught:
-        ask(stage, *authorization, **form)
+        await ask(stage, *authorization, **form)
     return caught.value.error, caught.value.status, caught.value.basic
 
 
-def test_a_client_proves_itself_by_basic_or_by_the_form(stage: Standing) -> None:
+async def test_a_client_proves_itself_by_basic_or_by_the_form(stage: Standing) -> None:
     """RFC 6749, 2.3.1; both are what clients in the field use."""
-    assert ask(stage, value(CLIENT, SECRETS[CLIENT])) == Caller(CLIENT, CLIENTS[CLIENT], "client_secret_basic")
-    posted = ask(stage, client_id=CLIENT, client_secret=SECRETS[CLIENT])
+    assert await ask(stage, value(CLIENT, SECRETS[CLIENT])) == Caller(CLIENT, CLIENTS[CLIENT], "client_secret_basic")
+    posted = await ask(stage, client_id=CLIENT, client_secret=SECRETS[CLIENT])
     assert posted.method == "client_secret_post"
-    assert ask(stage, value(CLIENT, SECRETS[CLIENT]), client_id=CLIENT).client_id == CLIENT
-    assert ask(stage, value(CLIENT, SECRETS[CLIENT]).replace("Basic", "bAsIc")).client_id == CLIENT
+    assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]), client_id=CLIENT)).client_id == CLIENT
+    assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]).replace("Basic", "bAsIc"))).client_id == CLIENT
 
 
-def test_basic_is_form_decoded(stage: Standing) -> None:
+async def test_basic_is_form_decoded(stage: Standing) -> None:
     """Checklist (4): an id with a colon, a space and a letter beyond ASCII works only if it is decoded."""
-    assert ask(stage, value(ODD, "s e+c:r/é")).client_id == ODD
+    assert (await ask(stage, value(ODD, "s e+c:r/é"))).client_id == ODD
 
 
-def test_two_ways_at_once_are_refused(stage: Standing) -> None:
+async def test_two_ways_at_once_are_refused(stage: Standing) -> None:
     """Checklist (4): one client authentication only (RFC 6749, 2.3)."""
     good = value(CLIENT, SECRETS[CLIENT])
     for authorization, form in (
@@ -76,7 +77,7 @@ def test_two_ways_at_once_are_refused(stage: Standing) -> None:
         ([good, good], {}),
         ([good], {"client_id": ADMIN}),
     ):
-        error, status, _ = refusal(stage, *authorization, **form)
+        error, status, _ = await refusal(stage, *authorization, **form)
         assert (error, status) == ("invalid_request", 400)
 
 
@@ -102,18 +103,19 @@ def test_two_ways_at_once_are_refused(stage: Standing) -> None:
         ([], {}),
     ],
 )
-def test_whoever_does_not_prove_itself_is_an_invalid_client(
+async def test_whoever_does_not_prove_itself_is_an_invalid_client(
     stage: Standing, authorization: list[str], form: dict[str, str]
 ) -> None:
     """Unknown, public and wrong look alike; Basic is named in the answer exactly if it was tried (RFC 6749, 5.2)."""
-    assert refusal(stage, *authorization, **form) == ("invalid_client", 401, bool(authorization))
+    assert await refusal(stage, *authorization, **form) == ("invalid_client", 401, bool(authorization))
 
 
-def test_without_a_trust_document_nobody_is_called_unknown() -> None:
+async def test_without_a_trust_document_nobody_is_called_unknown() -> None:
     """A service that has read nothing yet must not tell a good client that its secret is wrong."""
-    replica = World(clock=ManualClock()).member().replica
-    with pytest.raises(ReplicaExpired):
-        authenticate_client(request(value(CLIENT, SECRETS[CLIENT])), {}, replica)
+    async with standing(FakeAsyncRedis(), deaf=True) as stage:
+        unread = replace(stage.parts, replica=World(clock=ManualClock()).member().replica)
+        with pytest.raises(ReplicaExpired):
+            await Authenticator(unread).authenticate(request(value(CLIENT, SECRETS[CLIENT])), {})
 
 
 async def admin_token(stage: Standing, **changes: Any) -> str:
