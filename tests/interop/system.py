@@ -28,6 +28,7 @@ class System:
     """Where a running system is, by the names of its `dev.env`."""
 
     env: dict[str, str]
+    log: Path
 
     @property
     def issuer(self) -> str:
@@ -85,7 +86,7 @@ async def running_system(settings: str = "") -> AsyncIterator[System]:
                 within_seconds=_START_SECONDS, saying=log.read_text,
             )  # fmt: skip
             assert process.poll() is None, log.read_text()
-            yield System(read_dev_env(env_file))
+            yield System(read_dev_env(env_file), log)
         finally:
             process.terminate()
             await eventually(lambda: process.poll() is not None, within_seconds=20, saying=log.read_text)
