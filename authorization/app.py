@@ -5,15 +5,17 @@ import asyncio
 from aiohttp import web
 
 from authorization.minting import Minter
+from authorization.placing import Placer
 from authorization.routes import AuthorizationRoutes
 from authorization.settings import AuthorizationSettings
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.trust import IdentityKind
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import Settings
+from serving.listings import Listings
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import record_keys, signer_path
+from serving.settings import StatusListSettings, record_keys, signer_path
 from serving.signing import SigningClient
 
 
@@ -37,9 +39,15 @@ class AuthorizationService:
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
         minter = Minter(
             replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
-            token_seconds=own.access_token,
+            token_seconds=own.access_token, placer=self._placer(settings, longest),
         )  # fmt: skip
         self._routes = AuthorizationRoutes(parts, minter)
+
+    def _placer(self, settings: Settings, longest_seconds: float) -> Placer | None:
+        if not settings.section(StatusListSettings).enabled:
+            return None
+        parts, listings = self._parts, Listings(self._parts.redis, record_keys(settings))
+        return Placer(listings, issuer=parts.issuer, clock=parts.clock, token_seconds=longest_seconds)
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""

@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+from keyturn.contract.statuslists import PATH
 from serving.authentication import AUTHENTICATION_METHODS
 from serving.clientassertions import SIGNING_ALGORITHMS
 
@@ -11,8 +12,8 @@ MAX_AGE_SECONDS = 300
 GRANT_TYPES = ("client_credentials",)
 
 
-def metadata(issuer: str) -> dict[str, Any]:
-    """Return the metadata document.
+def metadata(issuer: str, *, status_lists: bool = False) -> dict[str, Any]:
+    """Return the metadata document; with `status_lists` it says where all of them are named.
 
     `response_types_supported` would be empty while there is no authorization endpoint, and a member without elements
     is left out (RFC 8414, 3.2).
@@ -31,6 +32,8 @@ def metadata(issuer: str) -> dict[str, Any]:
         "introspection_endpoint": issuer + "/introspect",
         "introspection_endpoint_auth_methods_supported": [*methods, "Bearer"],
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+        # draft-ietf-oauth-status-list, 9.1.
+        **({"status_list_aggregation_endpoint": issuer + PATH} if status_lists else {}),
     }
 
 

@@ -1,9 +1,12 @@
 """Makes access tokens: JWT (RFC 9068) through the signer, opaque ones through the record store."""
 
+import asyncio
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from authorization.asking import Asked
+from authorization.placing import Placer
 from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
@@ -27,10 +30,23 @@ class Minter:
     """Makes tokens of new grants."""
 
     def __init__(
-        self, *, replica: Replica, signer: Signer, records: RecordStore, clock: Clock, token_seconds: float
+        self,
+        *,
+        replica: Replica,
+        signer: Signer,
+        records: RecordStore,
+        clock: Clock,
+        token_seconds: float,
+        placer: Placer | None = None,
     ) -> None:
+        """Use a signer and a record store; with a placer each JWT names its place in a status list."""
         self._replica, self._signer, self._records, self._clock = replica, signer, records, clock
-        self._seconds = token_seconds
+        self._seconds, self._placer = token_seconds, placer
+
+    @property
+    def places(self) -> bool:
+        """Say whether JWTs name a place in a status list."""
+        return self._placer is not None
 
     async def mint(self, asked: Asked, *, subject: str, client_id: str) -> Minted:
         """Return an access token of a grant that begins now; raises StoreUnavailable or SignerUnavailable."""
@@ -38,8 +54,24 @@ class Minter:
         claims = self._claims(asked, subject=subject, client_id=client_id, now=now)
         if asked.token_format is TokenFormat.OPAQUE:
             return await self._keep({**claims, "iss": self._replica.issuer, "iat": int(now)}, now)
-        token = await self._signer.sign(ACCESS_TOKEN, claims)
+        if self._placer is None:
+            token = await self._signer.sign(ACCESS_TOKEN, claims)
+        else:
+            token = await self._sign_placed(claims, self._placer)
         return Minted(token, _expiry(token) - int(now))
+
+    async def _sign_placed(self, claims: Mapping[str, Any], placer: Placer) -> str:
+        """Return a token with its place in a status list, once the store knows which token stands there."""
+        place = await placer.take()
+        noting = asyncio.ensure_future(placer.note(place, claims))  # While the signer signs.
+        try:
+            token = await self._signer.sign(ACCESS_TOKEN, {**claims, "status": place.claim})
+            await noting  # Else it must not leave: its revocation would never show.
+        except BaseException:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)
+            raise
+        return token
 
     async def _keep(self, claims: dict[str, Any], now: float) -> Minted:
         token = make_credential(CredentialKind.ACCESS, entropy.token_bytes(RANDOM_BYTES))

@@ -51,7 +51,7 @@ class AuthorizationRoutes:
 
     def __init__(self, parts: Parts, minter: Minter) -> None:
         self._parts, self._minter, self._authenticator = parts, minter, Authenticator(parts)
-        self._metadata = metadata(parts.issuer)
+        self._metadata = metadata(parts.issuer, status_lists=minter.places)
         self._issued = parts.metrics.counter("keyturn_tokens_issued", "Access tokens issued.", labels=("format",))
 
     def add_routes(self, app: web.Application) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from keyturn.clock import Clock
 from keyturn.contract.errors import ConfigurationError, MalformedInput
 from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
-from keyturn.process.values import Listen, Secret
+from keyturn.process.values import Duration, Listen, Range, Secret
 from serving.records import RecordKeys
 from serving.signing import NoSigner, Signer, SigningClient
 
@@ -60,3 +60,14 @@ def signer_of(service: str, *, identity: Secret | None, signer: Listen | None, c
         )  # fmt: skip
     key = statement_key(identity, setting=f"{service}.identity_file")
     return SigningClient(signer_path(signer, service=service), key, clock, service=service)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusListSettings(Section):
+    """`[statuslists]`: whether JWT access tokens name a place in a status list, and how long a list may be cached."""
+
+    SECTION: ClassVar[str] = "statuslists"
+    enabled: bool = False
+    """Whether tokens carry `status` and the lists are served; set it alike for authorization and revocation."""
+    ttl: Annotated[Duration, Range(1, 3600)] = 15.0
+    """For how long who verifies by a list may keep it before asking again: `ttl` and `max-age`."""

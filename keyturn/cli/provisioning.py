@@ -57,13 +57,14 @@ _RUNNING_JOBS = (
     "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
     "+zincrby +zrange +zrangebyscore +zrem +zremrangebyscore +zscore ~arq:*)"
 )
+_PLACING_TOKENS = "+script|load (+evalsha +hmget +hset +xadd +xtrim ~keyturn:statuslists:*)"
 USERS = {
-    "authorization": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} (+set %W~keyturn:record:*)",
+    "authorization": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} (+set %W~keyturn:record:*) {_PLACING_TOKENS}",
     "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
     "introspection": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS}",
     "revocation": (
         f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_SPENDING_ASSERTIONS} {_READING_RECORDS} "
-        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_STREAMING}"
+        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_STREAMING} (+xrange %R~keyturn:statuslists:rows)"
     ),
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }

@@ -12,6 +12,7 @@ from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import bell_channel, head_key, stream_key
 from keyturn.feed.snapshots import chunks_key, snapshot_key
+from serving.listings import LEASE_KEY, ROWS_KEY
 from tests.faults.fleet import SIDECARS, Fleet
 from tests.faults.people import People, people_of
 from tests.waiting import eventually
@@ -91,6 +92,16 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"get {ASSERTION}", NOBODY),
     (f"del {ASSERTION}", NOBODY),
     (f"expire {ASSERTION} 1", NOBODY),
+    # Places in status lists: who issues tokens takes them and writes, and who publishes the lists reads.
+    (f"evalsha {'0' * 40} 1 {LEASE_KEY}", {"authorization"}),
+    (f"evalsha {'0' * 40} 1 {ROWS_KEY}", {"authorization"}),
+    (f"hmget {LEASE_KEY} list", {"authorization"}),
+    (f"hset {LEASE_KEY} next 0", {"authorization"}),
+    (f"xadd {ROWS_KEY} * list x", {"authorization"}),
+    (f"xtrim {ROWS_KEY} minid 1-0", {"authorization"}),
+    (f"xrange {ROWS_KEY} - +", {"revocation"}),
+    *((f"{command} {key}", NOBODY) for command in ("del", "persist", "unlink") for key in (LEASE_KEY, ROWS_KEY)),
+    (f"xdel {ROWS_KEY} 1-0", NOBODY),
     # Presence: each verifier its own, and who waits for adoption reads all.
     *((f"set keyturn:presence:{name} x", {name}) for name in SIDECARS),
     *((f"publish keyturn:presence:{name} x", {name}) for name in SIDECARS),

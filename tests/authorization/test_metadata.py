@@ -33,6 +33,13 @@ async def test_the_metadata_says_what_is_there_now(session: ClientSession, stage
 def test_no_member_of_the_metadata_is_empty() -> None:
     """RFC 8414, 3.2: a member with zero elements is left out."""
     assert all(metadata("https://issuer.example").values())
+    assert all(metadata("https://issuer.example", status_lists=True).values())
+
+
+def test_the_metadata_say_where_the_status_lists_are() -> None:
+    """draft-ietf-oauth-status-list-21, 9.1; only where there are some."""
+    told = metadata("https://issuer.example/tenant", status_lists=True)
+    assert told["status_list_aggregation_endpoint"] == "https://issuer.example/tenant/statuslists"
 
 
 def test_an_issuer_with_a_path_has_it_behind_the_well_known_part() -> None:

@@ -1,0 +1,126 @@
+"""What the store knows of status lists: which places are leased to whom, and which token stands at each.
+
+Authorization leases places and writes; revocation reads. Every row is sealed for its list, so that the store's owner
+learns no token's names from it and can put no token into a list. Who can write the store can take rows away, or turn
+the lease back: the lists then say less than the feed does, or show two tokens by one bit.
+"""
+
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from keyturn import entropy
+from keyturn.contract.encoding import b64url
+from keyturn.contract.errors import StoreUnavailable
+from keyturn.contract.statuslists import SIZE, ListedToken
+from keyturn.process.redis import store_errors
+from serving.records import RecordKeys
+
+LEASE_KEY: Final = "keyturn:statuslists:lease"
+ROWS_KEY: Final = "keyturn:statuslists:rows"
+BLOCK: Final = 256  # Places that are leased at once.
+MOST_ROWS: Final = 256  # That are read at once.
+_PURPOSE: Final = b"keyturn status list rows"
+_NAME_BYTES, _SEED_BYTES, _NONCE_BYTES = 12, 16, 12
+_LONGEST_REASON: Final = 200
+
+# The next places of the running list; a new list where none is left, or the list has run for long enough (or began in
+# the future: a clock was put right). The places are taken before anybody uses them, so that none is taken twice.
+_LEASE = """
+local held = redis.call('HMGET', KEYS[1], 'list', 'seed', 'next', 'since')
+local list, seed, first, since = held[1], held[2], tonumber(held[3] or ''), tonumber(held[4] or '')
+local count, size, now, last = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+if not (list and seed and first and since) or first + count > size or now >= since + last or now < since - last then
+  list, seed, first = ARGV[1], ARGV[2], 0
+  redis.call('HSET', KEYS[1], 'list', list, 'seed', seed, 'since', ARGV[5])
+end
+redis.call('HSET', KEYS[1], 'next', string.format('%d', first + count))
+return {list, seed, first}
+"""
+# Rows go once every token on them has expired: by the server's clock, which also gave them their ids.
+_WRITE = """
+local id
+for i = 2, #ARGV, 2 do id = redis.call('XADD', KEYS[1], '*', 'list', ARGV[i], 'tokens', ARGV[i + 1]) end
+local oldest = tonumber(id:match('^%d+')) - tonumber(ARGV[1])
+if oldest > 0 then redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest)) end
+return 1
+"""
+_TOKENS = msgspec.msgpack.Decoder(tuple[ListedToken, ...])
+
+
+class Lease(NamedTuple):
+    """Places of a list that nobody else has: `places` turns of its shuffle, from `first` on."""
+
+    name: str
+    seed: bytes
+    first: int
+    places: int
+
+
+class Row(NamedTuple):
+    """Tokens that were written together; None if the row cannot be opened."""
+
+    id: bytes
+    name: str
+    tokens: tuple[ListedToken, ...] | None
+
+
+class Listings:
+    """The lease and the rows on Redis; every method raises StoreUnavailable."""
+
+    def __init__(self, redis: Redis, keys: RecordKeys) -> None:
+        self._redis = redis
+        self._seal = AESGCM(hmac.digest(keys.seal, _PURPOSE, sha256))
+        self._lease, self._write = redis.register_script(_LEASE), redis.register_script(_WRITE)
+
+    async def lease(self, now: float, *, list_seconds: float) -> Lease:
+        """Take the next places, for good; a list that began `list_seconds` ago is followed by another."""
+        name, seed = b64url(entropy.token_bytes(_NAME_BYTES)), entropy.token_bytes(_SEED_BYTES)
+        arguments = (name, seed, BLOCK, SIZE, f"{now:.3f}", f"{list_seconds:.3f}")
+        answer = await self._run(self._lease, LEASE_KEY, arguments)
+        return Lease(answer[0].decode("ascii"), answer[1], int(answer[2]), BLOCK)
+
+    async def write(self, rows: Mapping[str, Sequence[ListedToken]], *, keep_seconds: float) -> None:
+        """Add a row for each list, and let go of those older than `keep_seconds`; after that the tokens may leave."""
+        arguments: list[str | bytes | int] = [int(keep_seconds * 1000)]
+        for name, tokens in rows.items():
+            nonce = entropy.token_bytes(_NONCE_BYTES)
+            box = self._seal.encrypt(nonce, msgspec.msgpack.encode(tuple(tokens)), name.encode("ascii"))
+            arguments += [name, nonce + box]
+        await self._run(self._write, ROWS_KEY, arguments)
+
+    async def read(self, after: bytes | None) -> list[Row]:
+        """Return up to 256 rows from one on, itself included; all from the first on for None."""
+        with _stored():
+            rows = await self._redis.xrange(ROWS_KEY, min=after or "-", max="+", count=MOST_ROWS)
+        return [self._open(row_id, fields) for row_id, fields in rows if fields is not None]
+
+    def _open(self, row_id: bytes, fields: Mapping[bytes, bytes]) -> Row:
+        name, box = fields.get(b"list", b""), fields.get(b"tokens", b"")
+        told = name.decode("ascii", "replace")
+        try:
+            opened = self._seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name)
+            return Row(row_id, told, _TOKENS.decode(opened))
+        except (InvalidTag, ValueError, msgspec.DecodeError):
+            return Row(row_id, told, None)
+
+    async def _run(self, script: Any, key: str, arguments: Sequence[str | bytes | int]) -> Any:
+        with _stored():
+            return cast("Any", await script(keys=[key], args=arguments))
+
+
+@contextmanager
+def _stored() -> Iterator[None]:
+    try:
+        with store_errors(StoreUnavailable):
+            yield
+    except RedisError as error:  # Also of another type than ours in the place: nothing can be said then.
+        raise StoreUnavailable(f"{type(error).__name__}: {error}"[:_LONGEST_REASON]) from error
