@@ -20,19 +20,23 @@ from revocation.keeping import Keeping
 from revocation.orders import OrderBook
 from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
+from revocation.statuslists import StatusLists
+from revocation.statusroutes import StatusListRoutes
 from revocation.streams.routes import StreamRoutes
 from revocation.streams.settings import read_streams
 from revocation.streams.streams import Streams
 from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
+from serving.listings import Listings
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import record_keys, signer_of
+from serving.settings import StatusListSettings, record_keys, signer_of
 from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
 BEGUN = "lane_begun"
 _ROLE_KEY = "revocation.role_key_file"
+LISTS_OUTLAST_SECONDS = 60.0  # A status list is served for so long after its last token, but for the skew.
 _LOOK_AGAIN_SECONDS = 0.25
 _PRUNE_SECONDS = 60.0
 
@@ -80,6 +84,7 @@ class RevocationService:
         )  # fmt: skip
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
         self._stream_routes = StreamRoutes(self._streams, parts, records=records)
+        self._lists = self._status_lists(settings, records)
         self._routes = RevocationRoutes(
             parts, records=records, writer=self._writer, book=book, watch=self._watch,
             keeping=Keeping(
@@ -93,6 +98,22 @@ class RevocationService:
         """Add the service's routes."""
         self._routes.add_routes(app)
         self._stream_routes.add_routes(app)
+        StatusListRoutes(self._parts, self._lists).add_routes(app)
+
+    def _status_lists(self, settings: Settings, records: RecordStore) -> StatusLists | None:
+        own, parts = settings.section(StatusListSettings), self._parts
+        if not own.enabled:
+            return None
+        expired_seconds = parts.replica.freshness.expired_after_seconds
+        if own.ttl > expired_seconds:
+            raise ConfigurationError(
+                f"lists would run out ({expired_seconds:g} s, freshness.expired) before they may be asked for again",
+                setting="statuslists.ttl", mend="make it shorter than freshness.expired",
+            )  # fmt: skip
+        return StatusLists(
+            parts, listings=Listings(parts.redis, record_keys(settings)), records=records, signer=self._signer,
+            ttl_seconds=own.ttl, keep_seconds=2 * parts.skew_seconds + LISTS_OUTLAST_SECONDS,
+        )  # fmt: skip
 
     def unready(self) -> str | None:
         """Return why a revocation could not be accepted or vouched for now."""
@@ -121,6 +142,8 @@ class RevocationService:
                 group.create_task(self._role_key.run())
                 group.create_task(self._streams.run())
                 group.create_task(self._prune())
+                if self._lists is not None:
+                    group.create_task(self._lists.run())
         finally:
             await self._writer.close()
 

@@ -5,14 +5,17 @@ from typing import Final
 
 from keyturn.contract.selectors import LONGEST_VALUE as LONGEST_NAMED
 from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.statuslists import MEDIA_TYPE
 from serving.forms import FORM_TYPE, JSON_TYPE, LONGEST_VALUE
 from serving.openapi import (
     CLIENT,
+    EVERYBODY,
     OPERATOR,
     OTHER_FIELDS,
     RECEIPT,
     Schema,
     answer,
+    array,
     body,
     in_header,
     in_path,
@@ -151,3 +154,37 @@ def revoke_selected(issuers: Sequence[str]) -> Schema:
         "422": {"description": "The Idempotency-Key came with another body before; nothing was done"},
     },
 }  # fmt: skip
+
+
+def _caching(about: str) -> Schema:
+    headers = {"Cache-Control": {"description": "public, and max-age", "required": True, "schema": text(200)}}
+    return {"description": about, "headers": headers}
+
+
+STATUS_LISTS: Final[Schema] = {
+    "operationId": "statusLists",
+    "summary": "Say where all status lists are (draft-ietf-oauth-status-list, 9)",
+    "tags": ["status lists"],
+    "security": EVERYBODY,
+    "responses": {
+        "200": answer("All lists of live tokens", record({"status_lists": array(text(2048))})),
+        "404": {"description": "No lists are kept: statuslists.enabled is off"},
+    },
+}
+STATUS_LIST: Final[Schema] = {
+    "operationId": "statusList",
+    "summary": "Return a Status List Token as it stands (draft-ietf-oauth-status-list, 8)",
+    "tags": ["status lists"],
+    "security": EVERYBODY,
+    "parameters": [
+        in_path("id", text(64), "The last part of the uri in a token's status claim"),
+        in_header("If-None-Match", text(256), "The ETag of a list that the caller has"),
+    ],
+    "responses": {
+        "200": {**answer("The list, a JWT", text(500_000), kind=MEDIA_TYPE), **_caching("The list, a JWT")},
+        "304": _caching("The caller has it"),
+        "404": {"description": "No live token names such a list"},
+        "406": {"description": "Accept leaves no room for the JWT format"},
+        "501": {"description": "`time` asks for the past, which is not kept; or the service was told of no signer"},
+    },
+}

@@ -16,6 +16,7 @@ ACCESS_TOKEN_SECONDS = 300
 SKEW_SECONDS = 1
 STALE_SECONDS = 5
 EXPIRED_SECONDS = 60
+STATUS_LIST_SECONDS = 5
 FEWEST_IDENTITIES = 8  # So that a directory that began with two sidecars may later have more.
 
 
@@ -83,6 +84,7 @@ def settings_of(orders: Orders, redis: dict[str, Any], *, first_start: bool) -> 
         "token": ACCESS_TOKEN_SECONDS,
     }
     tables["authorization"]["access_token"] = ACCESS_TOKEN_SECONDS
+    tables["statuslists"] = {"enabled": True, "ttl": STATUS_LIST_SECONDS}
     for section in ("keyservice", "revocation"):
         tables[section]["bootstrap"] = first_start
     return Settings(tables, {}, beside=directory)

@@ -168,6 +168,7 @@ def _shape(line: str) -> str:
     line = re.sub(r"(?<=256 )[A-Za-z0-9_-]{12}(?=,|$)", "KID", line)
     line = re.sub(r"(?<=signed by )[A-Za-z0-9_-]{12}", "KID", line)
     line = re.sub(r"[A-Za-z0-9_-]{8} (→|and|signs)|(?<=→ )[A-Za-z0-9_-]{8}", r"KID \1", line)
+    line = re.sub(r"(?<=/statuslists/)[A-Za-z0-9_-]{16}", "LIST", line)
     line = re.sub(r"\d+(?:[.:]\d+)*", "#", line)
     line = re.sub(r"# m?s\b", "# ms", line)
     return " ".join(line.split())

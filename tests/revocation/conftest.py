@@ -115,14 +115,20 @@ class Office:
 
 @asynccontextmanager
 async def office_on(
-    valkey: Redis, url: str, folder: Path, *, beside: Sequence[Service] = (), **changes: str
+    valkey: Redis,
+    url: str,
+    folder: Path,
+    *,
+    beside: Sequence[Service] = (),
+    trust: Mapping[str, Any] | None = None,
+    **changes: str,
 ) -> AsyncIterator[Office]:
-    """Run the whole on a Valkey, with the services `beside` in the same application."""
+    """Run the whole on a Valkey, with the services `beside` in one application; `trust` says more of its document."""
     async with AsyncExitStack() as stack:
         bell = connect(url, client_name="tests-bell", subscribing=True)
         stack.push_async_callback(bell.aclose)
         verifiers = {VERIFIER: new_statement_key()}
-        stage = await stack.enter_async_context(standing(valkey, pubsub=bell, verifiers=verifiers))
+        stage = await stack.enter_async_context(standing(valkey, pubsub=bell, verifiers=verifiers, **(trust or {})))
         world = stage.world
         far = await stack.enter_async_context(world.following())
         await world.publisher(Lane.KEYS, far).append(world.first_key())
