@@ -3,27 +3,32 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from keyturn.clock import Clock, SystemClock
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable, MalformedInput
+from keyturn.contract.issuers import ForeignIssuer
 from keyturn.contract.jwk import load_public
 from keyturn.contract.tokens import as_bytes
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.addresses import check_sentinels, check_store_url, name_in
+from keyturn.process.issuers import check_issuers
 from keyturn.process.redis import connect
 from keyturn.process.sentinels import ASK_SECONDS, Guide
 from keyturn.process.settings import is_loopback
 from keyturn.verifier.follower import Follower, unnoted
 from keyturn.verifier.freshness import Freshness, State
+from keyturn.verifier.issuers import IssuerKeys
+from keyturn.verifier.keysources import source_of
 from keyturn.verifier.policy import Policy
 from keyturn.verifier.replica import Replica
 from keyturn.verifier.verifier import TokenVerifier
 
 READY_WITHIN_SECONDS = 10.0
+ISSUERS_WITHIN_SECONDS = 3.0  # For the first look at other issuers' keys; then it goes on in the background.
 _NAME = "keyturn-verifier"
 
 
@@ -47,6 +52,7 @@ class Verifier:
         allow_dev: bool | None = None,
         sentinels: Sequence[str] = (),
         ca_file: Path | None = None,
+        issuers: Sequence[ForeignIssuer] = (),
         ready_within_seconds: float = READY_WITHIN_SECONDS,
         note: Callable[..., None] = unnoted,
     ) -> AsyncIterator["Verifier"]:
@@ -57,12 +63,14 @@ class Verifier:
         which nothing but a development stack can be. `note(event, **facts)` hears what an operator should know.
 
         With `sentinels`, each HOST:PORT, the URL's host is the name by which they know the primary, without a port.
-        `ca_file` holds the authorities of a `rediss://` URL.
+        `ca_file` holds the authorities of a `rediss://` URL. Tokens of `issuers` pass where a policy names them; one
+        whose keys cannot be read does not hold up the others.
 
-        Raises ConfigurationError for a root, policy or way to the store that cannot work, and FeedUnavailable if the
-        feed could not be read within `ready_within_seconds`.
+        Raises ConfigurationError for a root, issuer, policy or way to the store that cannot work, and FeedUnavailable
+        if the feed could not be read within `ready_within_seconds`.
         """
         pinned = _root(root)
+        check_issuers(issuers, own=issuer)
         policy = policy or Policy(audience=audience)
         clock, dev = SystemClock(), _only_for_development(issuer) if allow_dev is None else allow_dev
         guide = None if not sentinels else _guide(redis_url, sentinels, ca_file, clock)
@@ -80,7 +88,8 @@ class Verifier:
                     f"the feed of {issuer} could not be read within {ready_within_seconds:g} s;"
                     " pass `note=print` to hear why"
                 ) from None
-            yield cls(TokenVerifier(replica, clock), policy, clock)
+            async with _keys_kept(issuers, clock, note) as keys:
+                yield cls(TokenVerifier(replica, clock, issuers=keys), policy, clock)
         finally:
             following.cancel()
             await asyncio.wait({following})
@@ -99,10 +108,29 @@ class Verifier:
         """Return the claims of an active access token; reads nothing but memory.
 
         Raises InvalidToken (its `reason` is a stable word) for every other token, and ReplicaExpired where the feed
-        has been silent for so long that nothing can be said: answer 503 then, not 401.
+        has been silent for so long that nothing can be said: answer 503 then, not 401. IssuerKeysUnavailable is one of
+        these: the keys of a token's issuer could not be read.
         """
         # A copy: whoever changes it must not change what the cache holds.
         return dict(self._verifier.claims(as_bytes(token), policy or self._policy))
+
+
+@asynccontextmanager
+async def _keys_kept(
+    issuers: Sequence[ForeignIssuer], clock: Clock, note: Callable[..., None]
+) -> AsyncIterator[list[IssuerKeys]]:
+    """Keep the keys of other issuers current while the block lasts; entered once each was asked, or is slow."""
+    kept = [IssuerKeys(one, source_of(one, clock), clock, note=note) for one in issuers]
+    tasks = [asyncio.create_task(keys.run()) for keys in kept]
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ISSUERS_WITHIN_SECONDS):
+                await asyncio.gather(*(keys.renew() for keys in kept))
+        yield kept
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _root(root: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -43,6 +43,7 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
         "--before", type=moment_of, metavar="MOMENT",
         help="only grants from before this moment (Unix seconds, or ISO 8601 with a zone; default: now)",
     )  # fmt: skip
+    selector.add_argument("--iss", metavar="URL", help="whose tokens, if they are another issuer's that is known here")
     revoke.add_argument("--dry-run", action="store_true", help="say what it would revoke, and revoke nothing")
     add_idempotency_key(revoke)
     revoke.set_defaults(run=online(_revoke))
@@ -99,4 +100,6 @@ def _selector(args: argparse.Namespace) -> dict[str, Any] | None:
     members: dict[str, Any] = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
     if args.before is not None:
         members["before"] = args.before
+    if args.iss is not None:
+        members["iss"] = args.iss
     return members or None

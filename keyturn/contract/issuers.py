@@ -28,8 +28,8 @@ class ForeignIssuer:
     """Another issuer, as our settings describe it.
 
     `url` is its `iss` byte for byte. `token_seconds` is the longest life of its tokens: a longer one is refused, since
-    its revocation could be forgotten before it ends. `types` are the `typ` that its access tokens bear, in lower case
-    and without `application/`; NO_TYPE stands for a header without one. `claims` says which of its claims stands for
+    its revocation could be forgotten before it ends. `types` are the `typ` that its access tokens bear, without
+    `application/`; NO_TYPE stands for a header without one. `claims` says which of its claims stands for
     one of ours, such as `azp` for `client_id`. `audience` is what its security events are for. `jwks` is where its
     keys stand, a URL or a file; None: where its metadata says. For `stale_seconds` they are used beyond their time,
     where they cannot be read again.
@@ -48,7 +48,8 @@ class ForeignIssuer:
     @property
     def header_types(self) -> frozenset[str]:
         """Return every spelling of `types` in a header, in lower case (RFC 7515, 4.1.9)."""
-        return self.types | {f"application/{each}" for each in self.types if each != NO_TYPE}
+        types = frozenset(each.lower() for each in self.types)
+        return types | {f"application/{each}" for each in types if each != NO_TYPE}
 
 
 class IssuerKey(NamedTuple):

@@ -1,7 +1,7 @@
 """`[issuers.NAME]`: other issuers whose tokens are taken, and whose tokens can be revoked here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -45,10 +45,6 @@ class IssuersSettings(Section):
 def read_issuers(settings: Settings, *, own: str) -> Mapping[str, ForeignIssuer]:
     """Return all other issuers by name; `own` is ours. Raises ConfigurationError for one that is not usable."""
     sections = settings.named_sections(IssuersSettings)
-    if len(sections) > MOST_ISSUERS:
-        raise ConfigurationError(
-            f"{len(sections)} issuers are too many", setting="issuers", mend=f"keep {MOST_ISSUERS} of them"
-        )
     known: dict[str, ForeignIssuer] = {}
     for name, section in sections.items():
         where = f"issuers.{name}"
@@ -56,16 +52,29 @@ def read_issuers(settings: Settings, *, own: str) -> Mapping[str, ForeignIssuer]
             raise ConfigurationError(
                 f"{name!r} cannot be its name", setting=where, mend=f"name it with a-z, 0-9, _ and -, and not {OWN!r}"
             )
-        _check_url(section.url, setting=f"{where}.url")
         _check_choices(section, where)
-        if section.url in (own, *(one.url for one in known.values())):
+        known[name] = _issuer(name, section, where)
+    check_issuers(list(known.values()), own=own)
+    return known
+
+
+def check_issuers(issuers: Sequence[ForeignIssuer], *, own: str) -> None:
+    """Raise ConfigurationError for other issuers that cannot be told apart, or whose keys cannot be read safely."""
+    if len(issuers) > MOST_ISSUERS:
+        raise ConfigurationError(
+            f"{len(issuers)} issuers are too many", setting="issuers", mend=f"keep {MOST_ISSUERS} of them"
+        )
+    seen = {own}
+    for one in issuers:
+        where = f"issuers.{one.name}"
+        _check_url(one.url, setting=f"{where}.url")
+        if isinstance(one.jwks, str):
+            _check_url(one.jwks, setting=f"{where}.jwks", queries=True)
+        if one.url in seen:
             raise ConfigurationError(
                 "this issuer is described twice", setting=f"{where}.url", mend="keep one; ours stands in [issuer]"
             )
-        if section.jwks is not None:
-            _check_url(section.jwks, setting=f"{where}.jwks", queries=True)
-        known[name] = _issuer(name, section, where)
-    return known
+        seen.add(one.url)
 
 
 def _check_choices(section: IssuersSettings, where: str) -> None:

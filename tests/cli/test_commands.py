@@ -166,6 +166,13 @@ async def test_every_selector_has_its_option(keyturn: Run, fake: FakeOrigin, mem
     assert fake.of("/revocations").json == {"selector": {member: "x"}}
 
 
+async def test_a_selector_may_name_another_issuer(keyturn: Run, fake: FakeOrigin) -> None:
+    """Byte for byte: what that issuer writes into its tokens."""
+    fake.answer("POST /revocations", 200, RECEIPT)
+    assert (await keyturn("revoke", "--sub", "alice", "--iss", "https://login.example/")).status == 0
+    assert fake.of("/revocations").json == {"selector": {"sub": "alice", "iss": "https://login.example/"}}
+
+
 async def test_a_moment_may_be_written_as_a_date(keyturn: Run, fake: FakeOrigin) -> None:
     """People read clocks, not Unix seconds."""
     fake.answer("POST /revocations", 200, {"dry_run": True, "selector": {}, "until": 1})

@@ -1,18 +1,29 @@
 """The library as an API team uses it: connect, verify, be told the truth when nothing can be said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from keyturn import ConfigurationError, FeedUnavailable, InvalidToken, Policy, ReplicaExpired, Verifier
+from keyturn import (
+    ConfigurationError,
+    FeedUnavailable,
+    ForeignIssuer,
+    InvalidToken,
+    IssuerKeysUnavailable,
+    Policy,
+    ReplicaExpired,
+    Verifier,
+)
 from keyturn.clock import SystemClock
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
 from keyturn.feed.redis import RedisFeed
 from keyturn.verifier.freshness import Freshness, State
+from tests.verifier.abroad import Abroad
 from tests.waiting import eventually
 from tests.world import AUDIENCE, World
 
@@ -90,4 +101,41 @@ async def test_a_root_that_is_none_is_named(tmp_path: Path) -> None:
     for root in (tmp_path / "missing", {"kty": "RSA"}, {}):
         with pytest.raises(ConfigurationError, match="root"):
             async with Verifier.connect("redis://127.0.0.1:1/0", issuer="https://i.example", root=root, audience="a"):
+                pass
+
+
+async def test_tokens_of_another_issuer_are_verified_by_the_keys_that_it_tells(
+    world: World, valkey_url: str, tmp_path: Path
+) -> None:
+    """An application without a sidecar protects the tokens of the provider that it has; one that is away is named."""
+    abroad = Abroad(world.clock, jwks=tmp_path / "jwks.json", name="workforce")
+    away = ForeignIssuer(name="away", url="https://away.example", token_seconds=60, jwks=tmp_path / "missing.json")
+    (tmp_path / "jwks.json").write_bytes(abroad.jwks)
+    both = Policy(audience=AUDIENCE, issuers=frozenset({world.issuer, abroad.issuer.url, away.url}))
+    noted: list[str] = []
+    async with Verifier.connect(
+        valkey_url, issuer=world.issuer, root=world.root.public, policy=both, issuers=[abroad.issuer, away],
+        note=lambda event, **facts: noted.append(f"{event} {facts.get('issuer')}"),
+    ) as verifier:  # fmt: skip
+        assert verifier.verify(abroad.mint())["client_id"] == "shop"
+        assert verifier.verify(world.mint())["sub"] == "alice"
+        with pytest.raises(InvalidToken, match="issuer"):
+            verifier.verify(abroad.mint(), Policy(audience=AUDIENCE))
+        with pytest.raises(IssuerKeysUnavailable, match="away") as caught:
+            verifier.verify(abroad.mint(iss=away.url, header={"typ": "at+jwt"}))
+        assert isinstance(caught.value, ReplicaExpired)
+    assert "issuer_unreachable away" in noted
+
+
+async def test_an_issuer_whose_keys_would_come_in_the_clear_is_refused(world: World) -> None:
+    """Whoever is on the way could sign as that issuer."""
+    good = Abroad(world.clock).issuer
+    for issuer in (
+        replace(good, url="http://login.example"), replace(good, jwks="http://login.example/keys"),
+        replace(good, url=world.issuer),
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=r"issuers\.workforce"):
+            async with Verifier.connect(
+                "redis://127.0.0.1:1/0", issuer=world.issuer, root=world.root.public, audience="a", issuers=[issuer]
+            ):
                 pass
