@@ -35,7 +35,7 @@ class Judge:
     async def judge(self, token: str, caller: Caller) -> Verdict:
         """Return the verdict on a token for the audiences of this caller."""
         audiences, now = caller.client.audiences, self._parts.clock.now()
-        remembered = self._memory.recall(token, audiences, now) if self._parts.state() is State.FRESH else None
+        remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
         opaque = remembered is not None or credential_kind(token) is not None
         record: Mapping[str, Any] | None = None
         try:
@@ -78,6 +78,25 @@ class Judge:
         if state is State.FRESH:
             self._memory.keep(token, audiences, verdict, now)
         return verdict
+
+    async def recall(self, token: str, audiences: tuple[str, ...]) -> Verdict | None:
+        """Return the verdict on a token that is remembered and active, None where `judge` has to be asked."""
+        now = self._parts.clock.now()
+        remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
+        if remembered is None:
+            return None
+        try:
+            await self._parts.reach(await self._records.positions())
+        except (StoreUnavailable, FeedUnavailable, Busy):
+            return None
+        now = self._parts.clock.now()
+        if not self._is_fresh(now) or self._memory.objection(remembered, now) is not None:
+            return None
+        return remembered.verdicts[audiences]
+
+    def _is_fresh(self, now: float) -> bool:
+        replica = self._replica
+        return now < replica.fresh_until and self._parts.clock.boottime() < replica.fresh_until_boottime
 
     @property
     def _replica(self) -> Replica:

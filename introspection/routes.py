@@ -12,6 +12,7 @@ from introspection.description import INTROSPECT, INTROSPECT_BATCH
 from introspection.judge import Judge
 from introspection.negotiating import Rendering, negotiate
 from introspection.render import render
+from introspection.shortway import ShortAnswers
 from introspection.signed import SignedAnswers
 from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.verifier.verdict import Kind, Verdict
@@ -30,6 +31,7 @@ class IntrospectionRoutes:
         self._callers = Callers(parts, judge)
         about = "What introspection said."
         self._answers = parts.metrics.counter("keyturn_introspections", about, labels=("answer",))
+        self._short = ShortAnswers(parts, judge, self._answers)
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
@@ -54,6 +56,8 @@ class IntrospectionRoutes:
             request, answer=verdict.kind.value, reason=verdict.reason, state=verdict.state.value,
             rendering=rendering.name.lower(),
         )  # fmt: skip
+        if rendering is Rendering.JSON and verdict.kind is Kind.ACTIVE:
+            self._short.offer(request, caller)
         return await self._render(rendering, verdict, token, caller)
 
     async def introspect_batch(self, request: web.Request) -> web.Response:

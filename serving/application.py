@@ -1,8 +1,10 @@
 """The HTTP application that services put their routes on: limits, headers, and one log line for each request."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs, web
+from prometheus_client import Histogram
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
@@ -23,18 +25,41 @@ def make_application(
     largest_body_bytes: int = LARGEST_BODY_BYTES,
 ) -> web.Application:
     """Return an application without routes; its requests are timed in `metrics`."""
-    app = web.Application(client_max_size=largest_body_bytes, middlewares=[_note_each(log, clock, metrics)])
+    notes = RequestNotes(log, metrics)
+    app = web.Application(client_max_size=largest_body_bytes, middlewares=[_note_each(log, clock, notes)])
+    app[NOTES] = notes
     app[LOG] = log
     app[OPERATIONS] = {}
     app.on_response_prepare.append(_finish_headers)
     return app
 
 
-def _note_each(log: FilteringBoundLogger, clock: Clock, metrics: Metrics | None) -> Any:
-    timed = metrics and metrics.histogram(
-        "keyturn_http_request_seconds", "Requests by route.", labels=("path", "status")
-    )
+class RequestNotes:
+    """Writes the one log line of a request, and counts the time that it took."""
 
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics | None) -> None:
+        self._log, self._bound = log, False
+        about = "Requests by route."
+        self._timed = metrics and metrics.histogram("keyturn_http_request_seconds", about, labels=("path", "status"))
+        self._children: dict[tuple[str, int], Histogram] = {}
+
+    def take(self, *, method: str, path: str, status: int, seconds: float, facts: Mapping[str, Any]) -> None:
+        """Note one request that was answered; `path` is the route's, of which there are few."""
+        if self._timed:
+            child = self._children.get((path, status))
+            if child is None:
+                child = self._children[path, status] = self._timed.labels(path, str(status))
+            child.observe(seconds)
+        if not self._bound:  # Once, when logging is configured: to bind costs more than a line that is not written.
+            self._log, self._bound = self._log.bind(), True
+        line = self._log.debug if path in _QUIET_PATHS else self._log.info
+        line(REQUEST, method=method, path=path, status=status, ms=round(seconds * 1000, 2), **facts)
+
+
+NOTES: Final[web.AppKey[RequestNotes]] = web.AppKey("notes", RequestNotes)
+
+
+def _note_each(log: FilteringBoundLogger, clock: Clock, notes: RequestNotes) -> Any:
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = clock.boottime()
@@ -45,16 +70,12 @@ def _note_each(log: FilteringBoundLogger, clock: Clock, metrics: Metrics | None)
         except Exception as error:
             log.exception(UNEXPECTED)
             response = answer_error(error, Style.PROBLEM)
-        seconds = clock.boottime() - began
         resource = request.match_info.route.resource
-        path = resource.canonical if resource is not None else "?"  # Never the raw path: it may hold anything.
-        if timed:
-            timed.labels(path, str(response.status)).observe(seconds)
-        line = log.debug if path in _QUIET_PATHS else log.info
-        method = request.method if resource is not None else "?"
-        line(
-            REQUEST, method=method, path=path, status=response.status, ms=round(seconds * 1000, 2), **facts_of(request)
-        )
+        notes.take(
+            method=request.method if resource is not None else "?",
+            path=resource.canonical if resource is not None else "?",  # Never the raw path: it may hold anything.
+            status=response.status, seconds=clock.boottime() - began, facts=facts_of(request),
+        )  # fmt: skip
         return response
 
     return answer

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from keyturn.contract.errors import ConfigurationError
+from keyturn.process.logging import logger
 from keyturn.process.values import Listen, Unfit
 from serving.problems import Style, answer_status
+from serving.routing import UNEXPECTED
+from serving.shortway import Way
 
 LONGEST_LINE_BYTES = 8 * 1024
 MOST_HEADERS = 64
@@ -108,9 +111,20 @@ class _Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    """One connection; what cannot be parsed gets 400, or 431 where it is too large."""
+    """One connection; what cannot be parsed gets 400, or 431 where it is too large.
 
-    __slots__ = ()
+    A request that `way` knows is answered before aiohttp sees it, which must neither hold a part of a request then nor
+    owe an answer: the way ends for good with the first bytes that are not one whole request.
+    """
+
+    __slots__ = ("_answered", "_given", "_held", "_shortcut", "way")
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.way: Way | None = Way()
+        self._given = self._answered = 0  # Whole requests that aiohttp got, and those that it has answered.
+        self._shortcut: asyncio.Task[None] | None = None
+        self._held = b""  # What came while the short way was being gone.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many already; a request has to come soon."""
@@ -119,6 +133,68 @@ class _Connection(RequestHandler):
             self.force_close()
             return
         self._loop.call_later(FIRST_REQUEST_SECONDS, self._expect_request)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End; nobody waits for an answer any more."""
+        if self._shortcut is not None:
+            self._shortcut.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the short way if there is one, else aiohttp's."""
+        if not data:  # Aiohttp tells itself to go on with what it has.
+            super().data_received(data)
+            return
+        if self._shortcut is not None:
+            self._held += data
+            if self.transport is not None:
+                self.transport.pause_reading()
+            return
+        alone = self._given == self._answered
+        if self.way is not None and alone and not self._closes:
+            answer = self.way.find(data)
+            if answer is not None:
+                self._shortcut = asyncio.ensure_future(self._go_short(data, answer))
+                return
+        self._go_long(data, alone=alone)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write an answer, and count it."""
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        return finished
+
+    @property
+    def _closes(self) -> bool:
+        return self._force_close or self._close
+
+    def _go_long(self, data: bytes, *, alone: bool) -> None:
+        if self.way is not None:
+            self._given += 1
+            if not self.way.takes(data, alone=alone):
+                self.way = None
+        super().data_received(data)
+
+    async def _go_short(self, data: bytes, answer: Awaitable[bytes | None]) -> None:
+        reply = None
+        try:
+            reply = await answer
+        except Exception:
+            logger("serving").exception(UNEXPECTED)
+        self._shortcut = None
+        if self.transport is None or self.transport.is_closing() or self._closes:
+            return
+        if reply is None:
+            self._go_long(data, alone=True)
+        else:
+            self.transport.write(reply)
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._held:
+            held, self._held = self._held, b""
+            self.transport.resume_reading()
+            self.data_received(held)
 
     def _expect_request(self) -> None:
         if self._request_count == 0:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TypeAlias
 
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
@@ -28,6 +30,7 @@ from keyturn.verifier.keeping import Keeper
 from keyturn.verifier.replica import Replica
 
 LOOK_FOR_TRUST_SECONDS = 2.0
+Places: TypeAlias = tuple[tuple[Lane, tuple[int, int]], ...]
 _MOST_CATCH_UPS = 3
 
 
@@ -47,6 +50,7 @@ class Parts:
     keeper: Keeper | None = None
     assurance: Assurance = field(default_factory=Assurance)
     _waiting: dict[asyncio.Future[None], Mapping[Lane, tuple[int, int]]] = field(default_factory=dict, repr=False)
+    _flights: dict[Places, asyncio.Future[None]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Hear each step of the replica, for those who wait for a position."""
@@ -101,8 +105,20 @@ class Parts:
         store that names no position, or none that can be read, cannot say either.
         """
         wanted = {lane: _place(lane, position) for lane, position in positions.items()}
-        if not self._holds(wanted):
-            await self._wait_for(wanted)
+        if self._holds(wanted):
+            return
+        # Whoever asks for the same places waits together: a push under load finds many at once.
+        key = tuple(sorted(wanted.items()))
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.ensure_future(self._wait_for(wanted))
+            flight.add_done_callback(partial(self._landed, key))
+        await asyncio.shield(flight)
+
+    def _landed(self, key: Places, flight: asyncio.Future[None]) -> None:
+        del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # Looked at, even if all who waited went away.
 
     def _holds(self, places: Mapping[Lane, tuple[int, int]]) -> bool:
         return all(self.replica.place(lane) >= place for lane, place in places.items())
@@ -136,6 +152,7 @@ class Parts:
                 waiter.set_result(None)
 
 
+@lru_cache(maxsize=16)  # The same few bytes are told to everybody who asks.
 def _place(lane: Lane, position: bytes | None) -> tuple[int, int]:
     if position is None:
         raise FeedUnavailable(f"the store names no position of lane {lane}")

@@ -1,0 +1,130 @@
+"""The short way: what a connection was answered once, it may ask again without the frame that costs most of the time.
+
+A route whose answer was a yes may offer it: the same head again, byte for byte, with another body, goes from bytes to
+bytes. Everything else goes the long way, by aiohttp, and so does the same request if the short way has no yes for it.
+Only a connection on which each request so far was whole and of the plainest form has a short way at all: there is one
+reading of where a request ends.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from hashlib import blake2b
+from typing import Final, NamedTuple, TypeAlias
+
+from aiohttp import web
+
+from keyturn import entropy
+from keyturn.clock import Clock
+from serving.problems import NO_STORE
+
+Answer: TypeAlias = Callable[[bytes], Awaitable[bytes | None]]
+"""From a request's body to the whole of the answer, None for the long way."""
+
+LONGEST_HEAD_BYTES: Final = 4096
+_END: Final = b"\r\n\r\n"
+_HEAD = re.compile(rb"[A-Z]{1,16} /[!-~]{0,256} HTTP/1\.1\r\n((?:[A-Za-z-]{1,32}: ?[ -~]*\r\n)+)\r\n")
+_LENGTH = re.compile(rb"[0-9]{1,5}")
+# What says nothing of how the message is framed, or of another host's connection. Any other header: the long way.
+_PLAIN_HEADERS = frozenset({
+    b"accept", b"accept-encoding", b"accept-language", b"authorization", b"connection", b"content-length",
+    b"content-type", b"host", b"user-agent",
+})  # fmt: skip
+_KEY_BYTES, _DIGEST_BYTES = 16, 16
+
+
+class _Known(NamedTuple):
+    """A head that was answered with a yes: its keyed hash, for it holds a secret, and the lengths that go with it."""
+
+    digest: bytes
+    head_bytes: int
+    request_bytes: int
+    answer: Answer
+
+
+class Way:
+    """What one connection knows of its requests."""
+
+    __slots__ = ("_key", "_known", "_last")
+
+    def __init__(self) -> None:
+        self._key = b""
+        self._known: _Known | None = None
+        self._last: tuple[bytes, int, int] | None = None  # Of the request that the frame has.
+
+    def find(self, data: bytes) -> Awaitable[bytes | None] | None:
+        """Return the answer to be awaited if the head of this request is known, None for the long way."""
+        known = self._known
+        if known is None or len(data) != known.request_bytes or self._digest(data[: known.head_bytes]) != known.digest:
+            return None
+        return known.answer(data[known.head_bytes :])
+
+    def takes(self, data: bytes, *, alone: bool) -> bool:
+        """Say whether this is one whole request of the plainest form, which the frame is about to get.
+
+        Nothing is learned of requests that overlap (not `alone`): whose answer it was would be a guess.
+        """
+        self._known = self._last = None
+        if not is_plain(data):
+            return False
+        if not alone:
+            return True
+        head = data[: data.index(_END) + len(_END)]
+        self._key = self._key or entropy.token_bytes(_KEY_BYTES)
+        self._last = self._digest(head), len(head), len(data)
+        return True
+
+    def learn(self, answer: Answer) -> None:
+        """Take note that the request that the frame got last was answered with a yes."""
+        if self._last is not None:
+            self._known = _Known(*self._last, answer)
+
+    def _digest(self, head: bytes) -> bytes:
+        return blake2b(head, digest_size=_DIGEST_BYTES, key=self._key).digest()
+
+
+def offer(request: web.Request, answer: Answer) -> None:
+    """Let further requests of this connection, with this head byte for byte, be answered so.
+
+    Only for a proof of who asks that holds again, word for word. `answer` sees to all that may have changed.
+    """
+    way = getattr(request.protocol, "way", None)
+    if isinstance(way, Way):
+        way.learn(answer)
+
+
+def is_plain(data: bytes) -> bool:
+    """Say whether these bytes are exactly one whole request whose end nobody could see elsewhere (RFC 9112, 6)."""
+    end = data.find(_END) + len(_END)
+    match = _HEAD.fullmatch(data, 0, end) if len(_END) <= end <= LONGEST_HEAD_BYTES else None
+    if match is None:
+        return False
+    lines = [line.partition(b":") for line in match[1].split(b"\r\n")[:-1]]
+    headers = {name.lower(): value.strip(b" ") for name, _, value in lines}
+    length = headers.get(b"content-length", b"")
+    return (
+        len(headers) == len(lines)
+        and headers.keys() <= _PLAIN_HEADERS
+        and b"host" in headers
+        and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        and _LENGTH.fullmatch(length) is not None
+        and int(length) == len(data) - end
+    )
+
+
+class Replies:
+    """Writes whole 200 answers, with the headers that the frame gives to theirs."""
+
+    def __init__(self, clock: Clock, *, content_type: str) -> None:
+        self._clock, self._second, self._date = clock, -1, b""
+        fixed = {**NO_STORE, "Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("ascii")
+
+    def ok(self, body: bytes) -> bytes:
+        """Return a whole answer."""
+        second = int(self._clock.now())
+        if second != self._second:
+            self._second, self._date = second, formatdate(second, usegmt=True).encode("ascii")
+        return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\nDate: %b\r\n\r\n%b" % (
+            self._fixed, len(body), self._date, body,
+        )  # fmt: skip

@@ -1,0 +1,226 @@
+"""The short way of a connection that was answered before: the same answers, and only ever a yes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from introspection.app import IntrospectionService
+from keyturn import entropy
+from keyturn.contract.selectors import SelectorKind
+from keyturn.contract.trust import Trust
+from serving.shortway import Way
+from tests.building import RESOURCE, FickleRedis, Standing, basic, new_access_token, serving_at
+from tests.clocks import LeapingClock
+from tests.introspection.conftest import OTHER
+from tests.waiting import eventually
+
+INACTIVE = b'{"active":false}'
+ACTIVE = b'"active":true'
+Exchange = Callable[[bytes], Awaitable[tuple[int, dict[bytes, bytes], bytes]]]
+
+
+class Wire:
+    """One connection, spoken to in bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, token: str, **changes: Any) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Ask about a token, and return status, headers and body."""
+        self.writer.write(question(token, **changes))
+        return await self.answer()
+
+    async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Read one answer."""
+        async with asyncio.timeout(10):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status, *lines = head.split(b"\r\n")[:-2]
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+            body = await self.reader.readexactly(int(headers[b"content-length"]))
+        return int(status.split(b" ")[1]), headers, body
+
+
+def question(token: str, *, caller: str = RESOURCE, more: bytes = b"", body: bytes = b"") -> bytes:
+    """Return a whole request."""
+    body = body or b"token=" + token.encode()
+    proof = basic(caller, None if caller == RESOURCE else basic_secret()).popitem()[1].encode()
+    return (
+        b"POST /introspect HTTP/1.1\r\nHost: x\r\nAuthorization: " + proof + b"\r\n" + more
+        + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )  # fmt: skip
+
+
+def basic_secret() -> str:
+    """Return the secret that every resource server of this world has."""
+    from tests.building import SECRETS  # noqa: PLC0415 - beside its one use
+
+    return SECRETS[RESOURCE]
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Note for each request whether the short way was tried."""
+    tried: list[bool] = []
+    find = Way.find
+
+    def noted(self: Way, data: bytes) -> Any:
+        answer = find(self, data)
+        tried.append(answer is not None)
+        return answer
+
+    monkeypatch.setattr(Way, "find", noted)
+    return tried
+
+
+@pytest.fixture
+async def wire(stage: Standing, tmp_path: Path, short: list[bool]) -> AsyncIterator[Wire]:
+    """Serve the introspection service, and connect to it."""
+    async with serving_at([IntrospectionService(stage.settings(tmp_path), stage.parts)], stage.parts) as session:
+        url = session._base_url
+        assert url is not None
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        yield Wire(reader, writer)
+        writer.close()
+
+
+async def test_the_short_way_gives_the_answer_of_the_long_one(wire: Wire, stage: Standing, short: list[bool]) -> None:
+    """Status, headers and body are the same, but for the date: nobody can tell which way it came (RFC 7662, 2.2)."""
+    token = await stage.put_opaque()
+    answers = [await wire.ask(token) for _ in range(3)]
+    assert short == [False, True, True]
+    for status, headers, body in answers:
+        assert status == 200
+        assert ACTIVE in body
+        assert headers.pop(b"date").endswith(b"GMT")
+        assert headers[b"cache-control"] == b"no-store"
+    assert answers[0] == answers[1] == answers[2]
+
+
+async def test_another_token_of_the_same_caller_takes_it_too(wire: Wire, stage: Standing, short: list[bool]) -> None:
+    """A head is known, not a token; what is not remembered goes the long way, and comes back."""
+    first, second = await stage.put_opaque(sub="alice"), await stage.put_opaque(sub="bob")
+    for token, name in ((first, b"alice"), (second, b"bob"), (first, b"alice"), (second, b"bob")):
+        assert b'"sub":"%b"' % name in (await wire.ask(token))[2]
+    assert short == [False, True, True, True]
+
+
+async def test_what_was_revoked_is_told_so_on_the_short_way(wire: Wire, stage: Standing, short: list[bool]) -> None:
+    """ADR 0005 holds on each way: the replica hears nothing by itself here."""
+    jti = entropy.uuid7(1)
+    token = await stage.put_opaque(jti=jti)
+    for _ in range(2):
+        assert ACTIVE in (await wire.ask(token))[2]
+    await stage.revoke(stage.world.entry(SelectorKind.JTI, jti), elsewhere=True)
+    assert (await wire.ask(token))[2] == INACTIVE
+    assert short == [False, True, True]
+
+
+async def test_exp_and_the_store_count_on_the_short_way(
+    wire: Wire, stage: Standing, clock: LeapingClock, store: FickleRedis
+) -> None:
+    """Checklist (6), (10): 503 without the store, and `exp` on each answer."""
+    token = await stage.put_opaque(exp=int(clock.now()) + 2)
+    assert ACTIVE in (await wire.ask(token))[2]
+    store.away = True
+    status, headers, body = await wire.ask(token)
+    assert (status, headers[b"retry-after"], body) == (503, b"1", b'{"error":"temporarily_unavailable"}')
+    store.away = False
+    assert ACTIVE in (await wire.ask(token))[2]
+    clock.ahead_seconds = 2 + stage.parts.skew_seconds
+    assert (await wire.ask(token))[2] == INACTIVE
+
+
+async def test_who_asks_is_proved_for_each_other_head(wire: Wire, stage: Standing, short: list[bool]) -> None:
+    """Behind a proxy one connection carries many callers: a head that differs in one byte is nobody's yet."""
+    token = await stage.put_opaque()
+    for _ in range(2):
+        assert ACTIVE in (await wire.ask(token))[2]
+    request = question(token)
+    wrong = request.replace(b"Basic ", b"Basic A", 1)
+    wire.writer.write(wrong)
+    assert (await wire.answer())[0] == 401
+    assert (await wire.ask(token, caller=OTHER))[2] == INACTIVE
+    assert ACTIVE in (await wire.ask(token))[2]
+    assert short == [False, True, False, False, False]
+
+
+async def test_another_trust_document_ends_what_a_connection_knows_of_its_caller(
+    wire: Wire, stage: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist (2): a resource server that the root has dropped is refused on connections that stand, too."""
+    token = await stage.put_opaque()
+    for _ in range(2):
+        assert ACTIVE in (await wire.ask(token))[2]
+    replica = stage.parts.replica
+    document = replica.trust.document
+    clients = {name: one for name, one in document.clients.items() if name != RESOURCE}
+    replica.trust = Trust(
+        type(document)(**{name: getattr(document, name) for name in document.__struct_fields__} | {"clients": clients}),
+        replica.trust.compact, roots=replica.trust.roots,
+    )  # fmt: skip
+    assert (await wire.ask(token))[0] == 401
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"Transfer-Encoding: chunked\r\n", b"X-Forwarded-For: x\r\n", b"Expect: 100-continue\r\n", b"Host: y\r\n",
+     b"Connection: close\r\n", b"Content-Length: 3\r\n", b"Connection : keep-alive\r\n", b"Accept: a\r\n b\r\n"],
+)  # fmt: skip
+async def test_a_request_that_is_not_of_the_plainest_form_never_takes_it(
+    wire: Wire, stage: Standing, short: list[bool], more: bytes
+) -> None:
+    """RFC 9112, 6 and 11.2: where two readers could see another end of a request, there is one reader."""
+    token = await stage.put_opaque()
+    wire.writer.write(question(token, more=more))
+    for _ in range(2):
+        wire.writer.write(question(token))
+    await wire.writer.drain()
+    await eventually(lambda: len(short) >= 1, within_seconds=5)
+    wire.writer.close()
+    assert True not in short
+
+
+async def test_a_request_in_pieces_ends_the_short_way_of_its_connection(
+    wire: Wire, stage: Standing, short: list[bool]
+) -> None:
+    """The frame holds a part then, and what looks whole may be the rest of it: a smuggled question."""
+    token = await stage.put_opaque()
+    for _ in range(2):
+        assert ACTIVE in (await wire.ask(token))[2]
+    inner = question(token)
+    outer = question("", body=b"token=" + b"x" * 20 + inner)
+    wire.writer.write(outer[: -len(inner)])
+    await wire.writer.drain()
+    await eventually(lambda: len(short) == 3, within_seconds=5)
+    wire.writer.write(inner)  # To the frame the rest of one body, and so of one token that nobody made.
+    assert (await wire.answer())[2] == INACTIVE
+    assert ACTIVE in (await wire.ask(token))[2]
+    assert short == [False, True, False]
+
+
+async def test_questions_sent_without_waiting_are_answered_in_order(wire: Wire, stage: Standing) -> None:
+    """RFC 9112, 9.3.2: pipelined requests get their answers in order, whichever way each goes."""
+    names = ("alice", "bob", "carol")
+    tokens = [await stage.put_opaque(sub=name) for name in names]
+    for token in tokens:
+        await wire.ask(token)
+    for token in [*tokens, new_access_token(), *tokens]:
+        wire.writer.write(question(token))
+        await wire.writer.drain()
+    bodies = [(await wire.answer())[2] for _ in range(7)]
+    subjects = [next((name for name in names if name.encode() in body), "") for body in bodies]
+    assert subjects == [*names, "", *names]
+
+
+async def test_a_body_that_asks_more_goes_the_long_way(wire: Wire, stage: Standing) -> None:
+    """The form is read by one reader: twice a parameter is 400 on each way (checklist 7)."""
+    token = (await stage.put_opaque()).encode()
+    body = b"token=" + token
+    assert ACTIVE in (await wire.ask("", body=body))[2]
+    same_length = b"token=" + token[:-8] + b"&token=x"
+    assert len(same_length) == len(body)
+    assert (await wire.ask("", body=same_length))[0] == 400
+    assert (await wire.ask("", body=b"t%6Fken=" + token[:-2]))[2] == INACTIVE
