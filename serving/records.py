@@ -19,7 +19,7 @@ from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import head_key
 from keyturn.process.logging import logger
-from keyturn.process.redis import store_errors
+from keyturn.process.redis import is_server_failure, store_errors
 from serving.gathering import Gathering
 
 PREFIX = "keyturn:record:"
@@ -112,7 +112,7 @@ class RecordStore:
         """Return some of all records, from a cursor on: 0 to begin with.
 
         A record that is there all the while is on one of the pages, or on several; what does not open is passed over,
-        since it is nobody's token. One page takes the server and us a few milliseconds.
+        since it is nobody's token. One page takes the server and us a few milliseconds. Raises StoreUnavailable.
         """
         with store_errors(StoreUnavailable):
             following, names = await self._redis.scan(cursor, match=PREFIX + "*", count=_LISTED_TOGETHER)
@@ -120,6 +120,9 @@ class RecordStore:
             for name in names:
                 pipeline.get(name)
             boxes = await pipeline.execute(raise_on_error=False) if names else []
+            for box in boxes:
+                if isinstance(box, RedisError) and is_server_failure(box):  # Of another type than ours is no failure.
+                    raise box
         found = [(name.decode("ascii", "replace"), box) for name, box in zip(names, boxes, strict=True)]
         opened = ((name, self._unsealed(name, box)) for name, box in found if isinstance(box, bytes))
         return Page(int(following), len(names), [(name, record) for name, record in opened if record is not None])

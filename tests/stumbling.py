@@ -97,9 +97,18 @@ def _stumbling(ordinary: type[AbstractConnection], stumbling: Stumbling) -> type
     class Connection(ordinary):  # type: ignore[misc, valid-type]
         mishap: Mishap | None = None
 
+        async def connect(self) -> None:
+            """Connect anew: what was frozen is forgotten with the old connection."""
+            if not self.is_connected:
+                self.mishap = None
+            await super().connect()
+
         async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
             """Send a command, or what a pipeline sends at once."""
-            mishap = self.mishap = stumbling.step()
+            mishap = stumbling.step()
+            if self.mishap is Mishap.FROZEN:  # Its answer is still awaited by somebody.
+                mishap = Mishap.FROZEN
+            self.mishap = mishap
             if mishap is Mishap.CUT:
                 await self.disconnect(nowait=True)
                 raise RedisConnectionError("cut")

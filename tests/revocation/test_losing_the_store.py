@@ -24,7 +24,15 @@ from tests.waiting import eventually
 Order = Callable[[], Awaitable[tuple[int, str]]]
 ONCE = [(how, False) for how in Mishap]
 WAYS = [*ONCE, (Mishap.CUT, True), (Mishap.FROZEN, True)]
-KINDS = ("a JWT", "an opaque token", "a refresh token", "a JWT, waiting", "a selector", "a selector, waiting")
+KINDS = (
+    "a JWT",
+    "an opaque token",
+    "a refresh token",
+    "a JWT, waiting",
+    "a selector",
+    "a selector, waiting",
+    "a selector, once",
+)
 
 
 @pytest.fixture
@@ -63,6 +71,7 @@ async def order_of(office: Office, kind: str, claims: dict[str, Any]) -> Order:
     query = "?wait=all&timeout=5" if "waiting" in kind else ""
     if kind.startswith("a selector"):
         headers, selector = await operator(office), {"jti": claims["jti"]}
+        headers |= {"Idempotency-Key": claims["jti"]} if "once" in kind else {}
         return lambda: asked(office, "POST", f"/revocations{query}", headers, json={"selector": selector})
     if kind == "a refresh token":
         token = await office.opaque(CredentialKind.REFRESH, **claims)
@@ -96,6 +105,10 @@ async def test_an_order_is_carried_out_or_503_at_whatever_step_the_store_is_lost
             if status != 503:
                 await refused(office, bearer, where)
             assert (await order())[0] == 200, f"the retry after {where}"
+            if "once" in kind:
+                place = office.position
+                assert (await order())[0] == 200, f"the third after {where}"
+                assert office.position == place, f"twice after {where}"
             await refused(office, bearer, f"the retry after {where}")
             if not reached:
                 break
@@ -106,6 +119,30 @@ async def test_an_order_is_carried_out_or_503_at_whatever_step_the_store_is_lost
 async def refused(office: Office, token: str, saying: str) -> None:
     """Return once the verifier far away refuses a token."""
     await eventually(lambda: not office.passes(token), saying=saying)
+
+
+async def test_a_dry_run_counts_all_or_is_503_at_whatever_step_the_store_is_lost(
+    office: Office, stumbling: Stumbling
+) -> None:
+    """Half a count would look like the whole one, and an operator who leaps by it ends more than he saw."""
+    headers, grant = await operator(office), entropy.uuid7(office.stage.world.clock.now())
+    for _ in range(3):
+        await office.opaque(sub="bob", grant_id=grant)
+    body = {"selector": {"grant_id": grant}, "dry_run": True}
+    for how, lasting in WAYS:
+        for at in count(1):
+            stumbling.set_out(at=at, how=how, lasting=lasting)
+            status, told = await asked(office, "POST", "/revocations", headers, json=body)
+            reached = stumbling.steps >= at
+            stumbling.set_out()
+            if status == 200:
+                counted = json.loads(told)
+                assert (counted["records"], counted["grants"], counted["complete"]) == (3, 1, True), f"step {at}"
+            else:
+                assert reached, f"step {at}"
+            if not reached:
+                break
+        assert at > 2  # The operator's token, and the records.
 
 
 @pytest.mark.parametrize(("how", "lasting"), WAYS)
