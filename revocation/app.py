@@ -18,6 +18,8 @@ from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from revocation.keeping import Keeping
 from revocation.orders import OrderBook
+from revocation.receiving.routes import ReceivingRoutes
+from revocation.receiving.senders import Senders
 from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
 from revocation.statuslists import StatusLists
@@ -57,15 +59,9 @@ class RevocationService:
         archive = archive_of(settings, parts)
         self._streams = Streams(read_streams(settings), parts, signer=self._signer)
         self._publisher = Publisher(
-            Lane.REVOCATIONS,
-            key,
-            parts.feed,
-            replica,
-            parts.clock,
-            archive=archive,
-            keep=parts.keep,
+            Lane.REVOCATIONS, key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep,
             needed=self._streams.need,
-        )
+        )  # fmt: skip
         self._role_key = RoleKeyFile(
             self._publisher, own.role_key, parts.clock, setting=_ROLE_KEY, note=parts.log.warning
         )
@@ -85,20 +81,23 @@ class RevocationService:
         records = RecordStore(parts.redis, record_keys(settings), parts.clock)
         self._stream_routes = StreamRoutes(self._streams, parts, records=records)
         self._lists = self._status_lists(settings, records)
-        self._routes = RevocationRoutes(
-            parts, records=records, writer=self._writer, book=book, watch=self._watch,
-            keeping=Keeping(
-                longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
-                leeway_seconds=rotation.lease + own.leeway,
-                others={one.url: one for one in read_issuers(settings, own=parts.issuer).values()},
-            ),
+        issuers = read_issuers(settings, own=parts.issuer)
+        keeping = Keeping(
+            longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
+            leeway_seconds=rotation.lease + own.leeway, others={one.url: one for one in issuers.values()},
         )  # fmt: skip
+        self._senders = Senders(issuers, parts)
+        self._receiving_routes = ReceivingRoutes(parts, self._senders, writer=self._writer, keeping=keeping)
+        self._routes = RevocationRoutes(
+            parts, records=records, writer=self._writer, book=book, watch=self._watch, keeping=keeping
+        )
 
     def add_routes(self, app: web.Application) -> None:
         """Add the service's routes."""
         self._routes.add_routes(app)
         self._stream_routes.add_routes(app)
         StatusListRoutes(self._parts, self._lists).add_routes(app)
+        self._receiving_routes.add_routes(app)
 
     def _status_lists(self, settings: Settings, records: RecordStore) -> StatusLists | None:
         own, parts = settings.section(StatusListSettings), self._parts
@@ -141,6 +140,7 @@ class RevocationService:
                 group.create_task(self._store.run())
                 group.create_task(self._role_key.run())
                 group.create_task(self._streams.run())
+                group.create_task(self._senders.run())
                 group.create_task(self._prune())
                 if self._lists is not None:
                     group.create_task(self._lists.run())

@@ -52,7 +52,7 @@ _PUBLISHING_REVOCATIONS = (
     "(+evalsha +hget +hmget +hset +hincrby +hexists +xadd +xtrim +del ~keyturn:revocations:*) "
     "(+hkeys +hdel ~keyturn:revocations:chunks)"
 )
-_STREAMING = "(+evalsha +get +set +del +lpush +ltrim +lrange +llen ~keyturn:streams:*)"
+_EVENTS = "(+evalsha +get +set +del +lpush +ltrim +lrange +llen ~keyturn:streams:*) (+get +set ~keyturn:received:*)"
 _RUNNING_JOBS = (
     "+multi +exec +unwatch +dbsize (+del +exists +expire +get +incrby +pexpire +psetex +set +setex +watch +zadd +zcard "
     "+zincrby +zrange +zrangebyscore +zrem +zremrangebyscore +zscore ~arq:*)"
@@ -64,7 +64,7 @@ USERS = {
     "introspection": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS}",
     "revocation": (
         f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_SPENDING_ASSERTIONS} {_READING_RECORDS} "
-        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_STREAMING} (+xrange %R~keyturn:statuslists:rows)"
+        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_EVENTS} (+xrange %R~keyturn:statuslists:rows)"
     ),
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }

@@ -29,10 +29,10 @@ class ForeignIssuer:
 
     `url` is its `iss` byte for byte. `token_seconds` is the longest life of its tokens: a longer one is refused, since
     its revocation could be forgotten before it ends. `types` are the `typ` that its access tokens bear, without
-    `application/`; NO_TYPE stands for a header without one. `claims` says which of its claims stands for
-    one of ours, such as `azp` for `client_id`. `audience` is what its security events are for. `jwks` is where its
-    keys stand, a URL or a file; None: where its metadata says. For `stale_seconds` they are used beyond their time,
-    where they cannot be read again.
+    `application/`; NO_TYPE stands for a header without one. `claims` says which of its claims stands for one of ours,
+    such as `azp` for `client_id`. `audience` is what its security events are for; `sessions` says that its access
+    tokens carry `sid`. `jwks` is where its keys stand, a URL or a file; None: where its metadata says. For
+    `stale_seconds` they are used beyond their time, where they cannot be read again.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ForeignIssuer:
     algorithms: tuple[str, ...] = ("RS256",)
     types: frozenset[str] = frozenset({"at+jwt"})
     audience: str | None = None
+    sessions: bool = False
     claims: Mapping[str, str] = field(default_factory=dict)
     jwks: str | Path | None = None
     stale_seconds: float = STALE_SECONDS

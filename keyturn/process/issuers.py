@@ -38,6 +38,8 @@ class IssuersSettings(Section):
     """Which of its claims stands for one of ours: `client_id=azp`."""
     audience: str | None = None
     """What its security events are for: our client id there."""
+    sessions: bool = False
+    """Whether its access tokens carry `sid`. If not, the end of a session ends all tokens of its user."""
     stale_keys: Annotated[Duration, Range(60, 7 * 86_400)] = STALE_SECONDS
     """How long keys are used that could not be read again."""
 
@@ -93,6 +95,7 @@ def _issuer(name: str, section: IssuersSettings, where: str) -> ForeignIssuer:
     return ForeignIssuer(
         name=name, url=section.url, token_seconds=section.token, algorithms=tuple(section.algorithms),
         types=frozenset(_type(one, where) for one in section.types), audience=section.audience,
+        sessions=section.sessions,
         claims=dict(_claim(one, where) for one in section.claims),
         jwks=section.jwks if section.jwks_file is None else section.jwks_file, stale_seconds=section.stale_keys,
     )  # fmt: skip

@@ -102,6 +102,10 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"xrange {ROWS_KEY} - +", {"revocation"}),
     *((f"{command} {key}", NOBODY) for command in ("del", "persist", "unlink") for key in (LEASE_KEY, ROWS_KEY)),
     (f"xdel {ROWS_KEY} 1-0", NOBODY),
+    # Which events of other issuers were carried out.
+    ("get keyturn:received:x", REVOCATIONS),
+    ("set keyturn:received:x 1 nx px 1000", REVOCATIONS),
+    ("del keyturn:received:x", NOBODY),
     # Presence: each verifier its own, and who waits for adoption reads all.
     *((f"set keyturn:presence:{name} x", {name}) for name in SIDECARS),
     *((f"publish keyturn:presence:{name} x", {name}) for name in SIDECARS),

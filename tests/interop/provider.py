@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -50,6 +51,14 @@ class Provider:
         (code,) = parse_qs(urlsplit(answer.headers["Location"]).query)["code"]
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK, "resource": resource}
         return await self._token(browser, **form)
+
+    async def sign_out(self, browser: httpx2.AsyncClient, id_token: str) -> None:
+        """Log the browser's user out (OpenID Connect RP-Initiated Logout), and say yes when asked."""
+        page = await browser.get(f"{self.issuer}/session/end", params={"id_token_hint": id_token})
+        found = re.search(r'action="([^"]+)".*?name="xsrf" value="([^"]+)"', page.text)
+        assert found, page.text
+        answer = await browser.post(found[1], data={"xsrf": found[2], "logout": "yes"})
+        assert answer.status_code in (200, 303), answer.text
 
     async def _token(self, client: httpx2.AsyncClient, **form: str) -> dict[str, Any]:
         answer = await client.post(f"{self.issuer}/token", data=form, auth=(CLIENT, SECRET))

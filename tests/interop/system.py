@@ -71,15 +71,15 @@ class System:
 
 
 @asynccontextmanager
-async def running_system(settings: str = "") -> AsyncIterator[System]:
-    """Run `python -m stack up` in a directory of its own until the block ends.
+async def running_system(settings: str = "", *, port: int | None = None) -> AsyncIterator[System]:
+    """Run `python -m stack up` in a directory of its own until the block ends, on a free port if none is named.
 
     `settings` are lines at the end of its `keyturn.toml`, where `[policy.default]` stands.
     """
     with tempfile.TemporaryDirectory(prefix="keyturn-") as name:
         directory = Path(name)
         env_file, log = directory / "system/dev.env", directory / "log"
-        process = _start(directory, log, settings)
+        process = _start(directory, log, settings, port or free_port())
         try:
             await eventually(
                 lambda: env_file.exists() or process.poll() is not None,
@@ -92,8 +92,8 @@ async def running_system(settings: str = "") -> AsyncIterator[System]:
             await eventually(lambda: process.poll() is not None, within_seconds=20, saying=log.read_text)
 
 
-def _start(directory: Path, log: Path, settings: str) -> subprocess.Popen[bytes]:
-    orders = Orders(directory=directory / "system", port=free_port(), sidecar_port=free_port())
+def _start(directory: Path, log: Path, settings: str, port: int) -> subprocess.Popen[bytes]:
+    orders = Orders(directory=directory / "system", port=port, sidecar_port=free_port())
     prepare(orders, now=SystemClock().now())
     with (orders.directory / "keyturn.toml").open("a") as file:
         file.write(settings)

@@ -16,6 +16,8 @@ function newKey(kid) {
 
 const provider = new Provider(issuer, {
   clients,
+  // On loopback, which its own fetch refuses to call.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   jwks: { keys: [newKey("provider-1")] },
   cookies: { keys: ["a key of tests"] },
   pkce: { required: () => false },

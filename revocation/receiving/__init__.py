@@ -1,0 +1,1 @@
+"""Security events in: what other providers say has ended (RFC 8935, OIDC back-channel logout) becomes revocations."""

@@ -1,0 +1,170 @@
+"""`POST /events` and `POST /backchannel-logout` on a real Valkey: answered only when it is durable."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.events import RevocationsEvent, open_event
+from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import Selector
+from revocation.receiving.meaning import LOGOUT
+from tests.revocation.conftest import Office, office_on
+from tests.revocation.receiving.test_meaning import SESSION_REVOKED
+from tests.verifier.abroad import URL, Abroad
+from tests.waiting import eventually
+
+US = "our-client"
+NOBODYS = dict.fromkeys(("azp", "scp", "sub", "exp", "client_id", "scope"))
+
+
+@dataclass
+class Desk:
+    """The service, and another issuer that sends it events."""
+
+    office: Office
+    abroad: Abroad
+    file: Path
+
+    def event(self, *, header: Mapping[str, Any] | None = None, kid: str | None = None, **changes: Any) -> bytes:
+        """Return a Security Event Token: alice's sessions are over."""
+        subject = {"format": "iss_sub", "iss": URL, "sub": "alice"}
+        claims = NOBODYS | {"aud": US, "jti": "one", "sub_id": subject, "events": {SESSION_REVOKED: {}}} | changes
+        return self.abroad.mint(kid=kid, header={"typ": "secevent+jwt"} | dict(header or {}), **claims)
+
+    def logout(self, *, header: Mapping[str, Any] | None = None, **changes: Any) -> str:
+        """Return a logout token of alice."""
+        claims = NOBODYS | {"aud": US, "jti": "one", "sub": "alice", "events": {LOGOUT: {}}} | changes
+        return self.abroad.mint(header={"typ": "logout+jwt"} | dict(header or {}), **claims).decode()
+
+    async def send(self, token: bytes, kind: str = "application/secevent+jwt") -> tuple[int, Any]:
+        """Send an event, and return what comes back."""
+        async with self.office.http.post("/events", data=token, headers={"Content-Type": kind}) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if text else None
+
+    async def send_logout(self, token: str) -> tuple[int, Any]:
+        """Send a logout token, and return what comes back."""
+        async with self.office.http.post("/backchannel-logout", data={"logout_token": token}) as answer:
+            text = await answer.text()
+            assert answer.headers["Cache-Control"] == "no-store"  # Back-Channel Logout 1.0, 2.8.
+            return answer.status, json.loads(text) if text else None
+
+    async def revoked(self) -> list[Selector]:
+        """Return all that stands in the lane."""
+        stage = self.office.stage
+        events = await stage.parts.feed.events(Lane.REVOCATIONS, epoch=1, after=0)
+        opened = [open_event(one, Lane.REVOCATIONS, stage.parts.replica.trust.role(Lane.REVOCATIONS)) for one in events]
+        return [
+            entry.selector for one in opened if isinstance(one.event, RevocationsEvent) for entry in one.event.entries
+        ]
+
+
+@pytest.fixture
+async def desk(valkey: Redis, valkey_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+    """Run the service with one other issuer, whose keys are in a file."""
+    file = tmp_path / "jwks.json"
+    settings = {"URL": URL, "TOKEN": "1h", "JWKS_FILE": str(file), "ALGORITHMS": "ES256", "AUDIENCE": US}
+    changes: dict[str, Any] = {f"KEYTURN_ISSUERS__WORKFORCE__{name}": value for name, value in settings.items()}
+    file.write_text("{}")
+    async with office_on(valkey, valkey_url, tmp_path, **changes) as office:
+        abroad = Abroad(office.stage.world.clock, jwks=file)
+        file.write_bytes(abroad.jwks)
+        keys = office.service._senders._keys[URL]
+        keys._tried_at = keys._due = float("-inf")
+        await eventually(lambda: keys.trouble is None, within_seconds=10)
+        yield Desk(office, abroad, file)
+
+
+async def test_an_event_is_revoked_before_it_is_taken(desk: Desk) -> None:
+    """RFC 8935, 2.2: 202 is the sender's leave to forget it."""
+    issued = desk.office.stage.world.clock.now() - 3
+    assert await desk.send(desk.event(events={SESSION_REVOKED: {"event_timestamp": issued}})) == (202, None)
+    (selector,) = await desk.revoked()
+    assert (selector.iss, selector.kind, selector.value, selector.before) == (URL, "sub", "alice", issued)
+    assert await desk.send(desk.event()) == (202, None)  # The same `jti` again: taken, and nothing more is revoked.
+    assert len(await desk.revoked()) == 1
+    assert await desk.send(desk.event(jti="two", events={"https://unknown.example/type": {}})) == (202, None)
+    assert len(await desk.revoked()) == 1
+
+
+async def test_a_logout_token_is_revoked_before_it_is_taken_and_once(desk: Desk) -> None:
+    """Back-Channel Logout 1.0, 2.6 and 2.8: 200 once, 400 for the same `jti` again, however many come at once."""
+    token = desk.logout(sid="s-1")
+    answers = await asyncio.gather(*(desk.send_logout(token) for _ in range(4)))
+    assert sorted(status for status, _ in answers) == [200, 400, 400, 400]
+    assert {(one.kind, one.value) for one in await desk.revoked()} == {("sid", "s-1"), ("sub", "alice")}
+    status, answer = await desk.send_logout(token)
+    assert (status, answer["error"]) == (400, "invalid_request")
+
+
+async def test_what_an_attacker_sends_is_refused_and_revokes_nothing(desk: Desk) -> None:
+    """RFC 8935, 2.4: without a word more than the code; a stranger must not be able to log anybody out."""
+    good, stranger = desk.event(), Abroad(desk.office.stage.world.clock)
+    head, payload, signature = good.split(b".")
+    theirs = stranger.mint(header={"typ": "secevent+jwt", "kid": desk.abroad._world.signing_kid})
+    attacks: list[tuple[bytes, str]] = [
+        (theirs, "authentication_failed"),
+        (b"", "invalid_request"),
+        (good + b"=", "invalid_request"),
+        (b"x" * 9000, "invalid_request"),
+        (b".".join((b"eyJhbGciOiJub25lIn0", payload, b"")), "invalid_request"),
+        (b".".join((head, desk.event(jti="another").split(b".")[1], signature)), "authentication_failed"),
+        (b".".join((head, payload, signature[:-2] + b"AA")), "authentication_failed"),
+        (desk.event(header={"typ": "JWT"}), "invalid_request"),
+        (desk.event(header={"typ": "logout+jwt"}), "invalid_request"),
+        (desk.event(header={"typ": "at+jwt"}), "invalid_request"),
+        (desk.event(header={"jku": "https://evil.example"}), "invalid_request"),
+        (desk.event(header={"kid": "another"}), "invalid_key"),
+        (desk.event(iss="https://evil.example"), "invalid_issuer"),
+        (desk.event(iss=desk.office.stage.world.issuer), "invalid_issuer"),
+        (desk.event(iss=None), "invalid_issuer"),
+        (desk.event(aud="another"), "invalid_audience"),
+        (desk.event(events={}), "invalid_request"),
+    ]
+    for token, err in attacks:
+        status, answer = await desk.send(token)
+        assert (status, answer["err"]) == (400, err), token[:80]
+        assert answer.keys() == {"err", "description"}
+    assert (await desk.send(good, "application/jwt"))[0] == 415
+    for logout in (
+        desk.logout(header={"typ": "JWT"}), desk.logout(nonce="n"), desk.logout(events=None), desk.logout(iss="https://evil.example"),
+        desk.event().decode(), desk.logout(header={"kid": "another"}), "x",
+    ):  # fmt: skip
+        status, answer = await desk.send_logout(logout)
+        assert (status, answer["error"]) == (400, "invalid_request")
+    assert await desk.revoked() == []
+
+
+async def test_what_cannot_be_made_durable_is_not_taken_and_comes_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender forgets what was taken: a store that is away must be 503, and the repetition is no replay."""
+
+    async def gone(*_arguments: object, **_options: object) -> None:
+        raise FeedUnavailable("gone")
+
+    monkeypatch.setattr(desk.office.service._writer, "write", gone)
+    assert (await desk.send(desk.event()))[0] == 503
+    assert (await desk.send_logout(desk.logout()))[0] == 503
+    monkeypatch.undo()
+    assert (await desk.send(desk.event()))[0] == 202
+    assert (await desk.send_logout(desk.logout(jti="two")))[0] == 200
+    assert len(await desk.revoked()) == 2
+
+
+async def test_an_issuer_whose_keys_cannot_be_had_is_503(desk: Desk) -> None:
+    """Not 400: the sender would give up, and the session would live on here."""
+    keys = desk.office.service._senders._keys[URL]
+    desk.file.unlink()
+    keys.usable_until = float("-inf")
+    status, answer = await desk.send(desk.event())
+    assert (status, answer["code"]) == (503, "issuer_keys_unavailable")
+    assert (await desk.send_logout(desk.logout()))[0] == 503
+    assert await desk.revoked() == []
