@@ -56,7 +56,12 @@ class FakeSigner:
             return web.Response(status=403)
         if self.answer is not None:
             return web.Response(body=self.answer)
-        return web.Response(body=encode_json({"tokens": [self._signed(one) for one in wanted]}))
+        signed = [self._signed(one) for one in wanted]
+        await self.meanwhile()
+        return web.Response(body=encode_json({"tokens": signed}))
+
+    async def meanwhile(self) -> None:
+        """Stand in for what else happens between a signature and its answer; a test replaces it."""
 
     def _signed(self, one: dict[str, Any]) -> str:
         world, now, typ = self._stage.world, int(self._stage.world.clock.now()), one["typ"]

@@ -177,6 +177,26 @@ async def test_what_would_be_signed_the_same_again_is_kept_for_a_moment(
     assert stage.member.verifier.judge(renewed.body, policy()).kind is Kind.ACTIVE
 
 
+async def test_what_a_key_signed_while_it_was_revoked_is_not_kept(
+    ask: Ask, stage: Standing, signer: FakeSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the signature and its answer the key may go: the next one who asks gets a token that passes."""
+    token, other, kid = await stage.put_opaque(), await stage.put_opaque(), stage.world.signing_kid
+    await ask(token, accept=PHANTOM)
+
+    async def revoke() -> None:
+        monkeypatch.undo()
+        fresh = stage.world.first_key()
+        await stage.publish(Revoked(kid=kid, reason="stolen"), *fresh)
+        await ask(token, accept=PHANTOM)  # Whoever asks now, the new key set is known to what is kept.
+
+    monkeypatch.setattr(signer, "meanwhile", revoke)
+    assert read(await ask(other, accept=PHANTOM))[0]["kid"] == kid
+    again = await ask(other, accept=PHANTOM)
+    assert read(again)[0]["kid"] == stage.world.signing_kid != kid
+    assert stage.member.verifier.judge(again.body, policy()).kind is Kind.ACTIVE
+
+
 async def test_each_of_many_askers_gets_his_own_phantom(ask: Ask, stage: Standing, signer: FakeSigner) -> None:
     """Asked for together, they are signed together, and none is mixed up."""
     tokens = [await stage.put_opaque(sub=f"user-{number}") for number in range(20)]
