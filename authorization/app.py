@@ -9,8 +9,9 @@ from authorization.placing import Placer
 from authorization.routes import AuthorizationRoutes
 from authorization.settings import AuthorizationSettings
 from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.keys import Use
 from keyturn.contract.trust import IdentityKind
-from keyturn.process.rotation import RotationSettings
+from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
 from serving.listings import Listings
 from serving.parts import Parts
@@ -41,7 +42,8 @@ class AuthorizationService:
             replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
             token_seconds=own.access_token, placer=self._placer(settings, longest),
         )  # fmt: skip
-        self._routes = AuthorizationRoutes(parts, minter)
+        answers_alg = usual_algorithm(settings, Use.INTROSPECTION)
+        self._routes = AuthorizationRoutes(parts, minter, answers_alg=answers_alg)
 
     def _placer(self, settings: Settings, longest_seconds: float) -> Placer | None:
         if not settings.section(StatusListSettings).enabled:

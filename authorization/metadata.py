@@ -3,7 +3,10 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+from keyturn.contract.keys import Use
+from keyturn.contract.purposes import INTROSPECTION_ANSWER
 from keyturn.contract.statuslists import PATH
+from keyturn.verifier.replica import Replica
 from serving.authentication import AUTHENTICATION_METHODS
 from serving.clientassertions import SIGNING_ALGORITHMS
 
@@ -12,13 +15,16 @@ MAX_AGE_SECONDS = 300
 GRANT_TYPES = ("client_credentials",)
 
 
-def metadata(issuer: str, *, status_lists: bool = False) -> dict[str, Any]:
+def metadata(issuer: str, *, status_lists: bool = False, signs_answers: str | None = None) -> dict[str, Any]:
     """Return the metadata document; with `status_lists` it says where all of them are named.
+
+    `signs_answers` is the algorithm of introspection answers that are signed, if any is.
 
     `response_types_supported` would be empty while there is no authorization endpoint, and a member without elements
     is left out (RFC 8414, 3.2).
     """
     methods, algorithms = list(AUTHENTICATION_METHODS), list(SIGNING_ALGORITHMS)
+    signed = {} if signs_answers is None else {"introspection_signing_alg_values_supported": [signs_answers]}
     return {
         "issuer": issuer,
         "token_endpoint": issuer + "/token",
@@ -32,9 +38,21 @@ def metadata(issuer: str, *, status_lists: bool = False) -> dict[str, Any]:
         "introspection_endpoint": issuer + "/introspect",
         "introspection_endpoint_auth_methods_supported": [*methods, "Bearer"],
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+        **signed,  # RFC 9701, 7.
         # draft-ietf-oauth-status-list, 9.1.
         **({"status_list_aggregation_endpoint": issuer + PATH} if status_lists else {}),
     }
+
+
+def algorithm_of_answers(replica: Replica, usual: str) -> str | None:
+    """Return the algorithm by which introspection answers are signed now, None if none can be.
+
+    `usual` is what the signer takes unless it is asked for another. There has to be an active key, and the root has to
+    let introspection have answers signed.
+    """
+    identity = replica.trust.document.identities.get("introspection")
+    allowed = identity is not None and any(one.typ == INTROSPECTION_ANSWER for one in identity.may_sign)
+    return usual if allowed and replica.keys.active(usual, Use.INTROSPECTION) is not None else None
 
 
 def metadata_path(issuer: str) -> str:

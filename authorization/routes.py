@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from authorization.asking import REPEATABLE, read_asked
-from authorization.metadata import GRANT_TYPES, MAX_AGE_SECONDS, metadata, metadata_path
+from authorization.metadata import GRANT_TYPES, MAX_AGE_SECONDS, algorithm_of_answers, metadata, metadata_path
 from authorization.minting import Minter
 from keyturn.contract.errors import SigningRefused
 from serving.authentication import Authenticator, Caller
@@ -49,9 +49,9 @@ _TOKEN_OPERATION: dict[str, Any] = {
 class AuthorizationRoutes:
     """Handlers over the minter."""
 
-    def __init__(self, parts: Parts, minter: Minter) -> None:
+    def __init__(self, parts: Parts, minter: Minter, *, answers_alg: str) -> None:
         self._parts, self._minter, self._authenticator = parts, minter, Authenticator(parts)
-        self._metadata = metadata(parts.issuer, status_lists=minter.places)
+        self._answers_alg = answers_alg
         self._issued = parts.metrics.counter("keyturn_tokens_issued", "Access tokens issued.", labels=("format",))
 
     def add_routes(self, app: web.Application) -> None:
@@ -63,7 +63,9 @@ class AuthorizationRoutes:
 
     async def describe(self, _request: web.Request) -> web.Response:
         """Return the metadata, which may be cached."""
-        answer = json_answer(self._metadata)
+        parts = self._parts
+        signed = algorithm_of_answers(parts.replica, self._answers_alg)
+        answer = json_answer(metadata(parts.issuer, status_lists=self._minter.places, signs_answers=signed))
         answer.headers[hdrs.CACHE_CONTROL] = f"public, max-age={MAX_AGE_SECONDS}"
         answer.headers.popall(hdrs.PRAGMA, None)
         return answer

@@ -155,6 +155,12 @@ def rotation_policies(settings: Settings, freshness: Freshness) -> dict[Use, Rot
     return policies
 
 
+def usual_algorithm(settings: Settings, use: Use) -> str:
+    """Return what is signed with by the keys of another use than `access`, unless somebody asks for more."""
+    named = settings.section(SECTIONS[use]).algorithms or settings.section(RotationSettings).algorithms
+    return next(iter(named), "")  # Without any, keyservice does not start.
+
+
 def derived(access: RotationPolicy, use: Use, own: _OfUse) -> RotationPolicy:
     """Return the policy of another use: its own members over those of the keys of access tokens."""
     return msgspec.structs.replace(

@@ -3,7 +3,10 @@
 from aiohttp import ClientSession
 
 from authorization.metadata import metadata, metadata_path
+from keyturn.contract.keys import Use
+from keyturn.contract.trust import Identity, IdentityKind, MaySign
 from tests.building import Standing
+from tests.world import new_statement_key
 
 
 async def test_the_metadata_says_what_is_there_now(session: ClientSession, stage: Standing) -> None:
@@ -30,10 +33,30 @@ async def test_the_metadata_says_what_is_there_now(session: ClientSession, stage
     }
 
 
+async def test_the_algorithm_of_signed_answers_is_told_while_they_can_be_signed(
+    session: ClientSession, stage: Standing
+) -> None:
+    """RFC 9701, 7: a client that reads it asks for a JWT, and must not be sent away with a 503."""
+    member, path = "introspection_signing_alg_values_supported", "/.well-known/oauth-authorization-server"
+    key = stage.world.new_key(use=Use.INTROSPECTION)
+    for changes in ([key], [stage.world.activation(key.kid)]):
+        async with session.get(path) as answer:
+            assert member not in await answer.json()  # Neither without a key nor by one that does not sign yet.
+        await stage.publish(*changes)
+    async with session.get(path) as answer:
+        assert member not in await answer.json()  # Nor where the root lets nobody have them signed.
+    may_sign = (MaySign(typ="token-introspection+jwt", any_audience=True),)
+    identity = Identity(kind=IdentityKind.SERVICE, jwk=new_statement_key().public, may_sign=may_sign)
+    identities = {**stage.parts.replica.trust.document.identities, "introspection": identity}
+    stage.parts.replica.adopt_trust(stage.world.trust(version=2, identities=identities))
+    async with session.get(path) as answer:
+        assert (await answer.json())[member] == ["ES256"]
+
+
 def test_no_member_of_the_metadata_is_empty() -> None:
     """RFC 8414, 3.2: a member with zero elements is left out."""
     assert all(metadata("https://issuer.example").values())
-    assert all(metadata("https://issuer.example", status_lists=True).values())
+    assert all(metadata("https://issuer.example", status_lists=True, signs_answers="ES256").values())
 
 
 def test_the_metadata_say_where_the_status_lists_are() -> None:

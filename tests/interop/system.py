@@ -53,9 +53,9 @@ class System:
             )
         return str(answer.raise_for_status().json()["access_token"])
 
-    async def rotate(self) -> str:
-        """Rotate the signing key, and return the kid of the one that signs next."""
-        return str((await self.order("/keys/rotate"))["kid"])
+    async def rotate(self, use: str = "access") -> str:
+        """Rotate the signing key of a use, and return the kid of the one that signs next."""
+        return str((await self.order("/keys/rotate", {"use": use}))["kid"])
 
     async def revoke_key(self, kid: str) -> str:
         """Reject a key by name, and return the kid of its successor."""

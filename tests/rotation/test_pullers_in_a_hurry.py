@@ -14,8 +14,9 @@ from jwt import PyJWKClient
 
 from keyturn.clock import SystemClock
 from keyturn.entropy import uuid7
+from tests.interop.node_process import NodeProcess
 from tests.interop.system import AUDIENCE, System, running_system
-from tests.interop.test_jose import NodeService, node_service
+from tests.interop.test_jose import node_service
 
 ROTATIONS, MORE_ROTATIONS = 100, 2
 COOL_DOWN_SECONDS = 0.1
@@ -32,7 +33,7 @@ class Crowd:
 
     system: System
     http: ClientSession
-    node: NodeService
+    node: NodeProcess
     python: PyJWKClient
     tokens: list[str] = field(default_factory=list)
     accepted: Counter[str] = field(default_factory=Counter)
@@ -70,7 +71,7 @@ class Crowd:
 
     async def _by_jose(self, token: str) -> None:
         async with self.asking_node:
-            told = await self.node.verify(token)
+            told = await self.node.ask(token=token)
         self._note("jose", told.get("error"))
 
     async def _by_pyjwt(self, token: str) -> None:
