@@ -26,6 +26,7 @@ KEEP_ALIVE_SECONDS = 75.0
 FIRST_REQUEST_SECONDS = 10.0  # A connection that has sent none by then is closed.
 MOST_CONNECTIONS = 4096  # More are closed at once.
 LEAVE_SECONDS = 5.0  # What is under way at the end may take so long.
+SHORT_WAY_SECONDS = 2.0  # As long as the store may take for one answer; then the long way begins, which has its own.
 _BACKLOG = 1024
 _TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
@@ -180,7 +181,10 @@ class _Connection(RequestHandler):
     async def _go_short(self, data: bytes, answer: Awaitable[bytes | None]) -> None:
         reply = None
         try:
-            reply = await answer
+            async with asyncio.timeout(SHORT_WAY_SECONDS):
+                reply = await answer
+        except TimeoutError:
+            pass  # The long way says what there is to say, in time.
         except Exception:
             logger("serving").exception(UNEXPECTED)
         self._shortcut = None

@@ -224,3 +224,19 @@ async def test_a_body_that_asks_more_goes_the_long_way(wire: Wire, stage: Standi
     assert len(same_length) == len(body)
     assert (await wire.ask("", body=same_length))[0] == 400
     assert (await wire.ask("", body=b"t%6Fken=" + token[:-2]))[2] == INACTIVE
+
+
+async def test_a_short_way_on_which_no_answer_comes_becomes_the_long_one(
+    wire: Wire, stage: Standing, short: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the long way has the request's time limit: a store that is slow again and again must not hold a caller."""
+    token = await stage.put_opaque()
+    assert (await wire.ask(token))[0] == 200
+
+    async def never(*_arguments: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("introspection.judge.Judge.recall", never)
+    monkeypatch.setattr("serving.listening.SHORT_WAY_SECONDS", 0.01)
+    status, _, body = await wire.ask(token)
+    assert (status, ACTIVE in body, short[-1]) == (200, True, True)
