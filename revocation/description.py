@@ -88,7 +88,8 @@ def _selector(kind: SelectorKind, issuers: Sequence[str], *, cutoff: bool) -> Sc
         "exclusiveMaximum": 1e11,
         "description": "Unix seconds, not later than now; what was granted before is revoked",
     }
-    issuer: Schema = {"enum": list(issuers), "default": issuers[0]}
+    # Only our tokens name their grant.
+    issuer: Schema = {"enum": [*(issuers[:1] if kind is SelectorKind.GRANT else issuers)], "default": issuers[0]}
     properties = named | ({"before": before} if cutoff else {}) | {"iss": issuer}
     return record(properties, optional=["iss", *(["before"] if named else [])])
 

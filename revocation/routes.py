@@ -55,7 +55,7 @@ class RevocationRoutes:
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
         add_route(app, "POST", "/revoke", self.revoke, style=Style.OAUTH, operation=REVOKE)
-        selected = revoke_selected([self._parts.issuer])
+        selected = revoke_selected([self._parts.issuer, *self._keeping.others])
         add_route(app, "POST", "/revocations", self.revoke_selected, style=Style.PROBLEM, operation=selected)
         add_route(app, "GET", "/revocations/{seq}", self.adoption, style=Style.PROBLEM, operation=ADOPTION)
 

@@ -22,7 +22,7 @@ def text(longest: int, *, shortest: int = 1, about: str = "", **more: Any) -> Sc
 
 CLIENT: Final[Sequence[Schema]] = ({"client": []},)
 """The security of a route for OAuth clients."""
-RESOURCE_SERVER: Final[Sequence[Schema]] = ({"resourceServer": []},)
+RESOURCE_SERVER: Final[Sequence[Schema]] = ({"resourceServer": []}, {"introspectionToken": []})
 """The security of a route for clients that may introspect."""
 OPERATOR: Final[Sequence[Schema]] = ({"operator": []},)
 """The security of a route for operators."""
@@ -141,7 +141,8 @@ _MILLISECONDS: Final = {"type": ["number", "null"], "minimum": 0}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _CLIENTS: Final = (
     "client_secret_basic (RFC 6749, 2.3.1), id and secret each form-encoded. "
-    "Instead of the header, client_id and client_secret may stand in the form."
+    "Instead of the header, client_id and client_secret may stand in the form, or client_assertion and "
+    "client_assertion_type (private_key_jwt, RFC 7523)."
 )
 _COMPONENTS: Final[Schema] = {
     "schemas": {
@@ -192,6 +193,11 @@ _COMPONENTS: Final[Schema] = {
     "securitySchemes": {
         "client": {"type": "http", "scheme": "basic", "description": f"An OAuth client: {_CLIENTS}"},
         "resourceServer": {"type": "http", "scheme": "basic", "description": f"A resource server: {_CLIENTS}"},
+        "introspectionToken": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An access token of a resource server, of scope introspection, whose aud is the issuer",
+        },
         "operator": {
             "type": "http",
             "scheme": "bearer",
