@@ -16,6 +16,7 @@ from keyturn.process.pinned import statement_key
 from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
+from revocation.bulk import BulkRoutes
 from revocation.keeping import Keeping
 from revocation.orders import OrderBook
 from revocation.receiving.routes import ReceivingRoutes
@@ -91,10 +92,15 @@ class RevocationService:
         self._routes = RevocationRoutes(
             parts, records=records, writer=self._writer, book=book, watch=self._watch, keeping=keeping
         )
+        self._bulk_routes = BulkRoutes(
+            parts, records=records, writer=self._writer, watch=self._watch, keeping=keeping,
+            count=self._routes.count_listed,
+        )  # fmt: skip
 
     def add_routes(self, app: web.Application) -> None:
         """Add the service's routes."""
         self._routes.add_routes(app)
+        self._bulk_routes.add_routes(app)
         self._stream_routes.add_routes(app)
         StatusListRoutes(self._parts, self._lists).add_routes(app)
         self._receiving_routes.add_routes(app)

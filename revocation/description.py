@@ -189,3 +189,24 @@ STATUS_LIST: Final[Schema] = {
         "501": {"description": "`time` asks for the past, which is not kept; or the service was told of no signer"},
     },
 }
+
+REVOKE_LIST: Final[Schema] = {
+    "operationId": "revokeList",
+    "summary": "Revoke all that a list of selectors names, one JSON object a line",
+    "tags": ["revocation"],
+    "security": OPERATOR,
+    "parameters": [
+        in_query("from_line", {"type": "integer", "minimum": 1}, "The number of the first line: where to go on"),
+        in_query("on_bad", {"enum": ["stop", "skip"]}, "What to do about a line that is no selector"),
+        in_query("before", {"type": "number", "exclusiveMinimum": 0}, "The moment of cutoffs that name none"),
+        *_WAIT,
+    ],
+    "requestBody": body("application/x-ndjson", {"description": "A selector a line, as POST /revocations takes it"}),
+    "responses": {
+        "200": answer(
+            "One JSON object a line, while the list is read; the last has status done or stopped",
+            {"description": "status, line, accepted, skipped, epoch, sequence, and what the status brings along"},
+            kind="application/x-ndjson",
+        ),
+    },
+}

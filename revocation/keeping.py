@@ -35,8 +35,11 @@ class Keeping:
 
         A key records T when it is published, so that a shorter setting today does not forget yesterday's tokens.
         """
-        longest = max((key.token_seconds for key in keys), default=0.0)
-        return self.after(now + max(longest, self.longest_token_seconds))
+        return self.after(now + self.longest(keys))
+
+    def longest(self, keys: Iterable[KeyRecord]) -> float:
+        """Return T: how long a token may live that any of our keys has signed or signs (seconds)."""
+        return max((self.longest_token_seconds, *(key.token_seconds for key in keys)))
 
     def of_foreign(self, selector: Selector, now: float) -> float:
         """Return until when to keep what may name a token that another issuer is issuing at this moment.

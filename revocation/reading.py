@@ -24,6 +24,7 @@ class OrderReader:
 
     def __init__(self, parts: Parts, keeping: Keeping) -> None:
         self._parts, self._keeping = parts, keeping
+        self._keys, self._longest = parts.replica.keys, keeping.longest(parts.replica.keys)
 
     def order(self, body: Mapping[str, Any]) -> Asked:
         """Read `{"selector", "reason"?, "dry_run"?}`; raises MalformedInput or InvalidSelector."""
@@ -44,8 +45,11 @@ class OrderReader:
         selector = parse_selector(
             members, issuer=parts.issuer, now=now, skew_seconds=parts.skew_seconds, default_before=before
         )
-        ours, keeping = selector.iss == parts.issuer, self._keeping
-        until = keeping.of_selector(parts.replica.keys, now) if ours else keeping.of_foreign(selector, now)
+        if selector.iss != parts.issuer:
+            return Entry(selector=selector, until=self._keeping.of_foreign(selector, now), reason=reason)
+        if parts.replica.keys is not self._keys:
+            self._keys, self._longest = parts.replica.keys, self._keeping.longest(parts.replica.keys)
+        until = self._keeping.after(now + self._longest)
         return Entry(selector=selector, until=until, reason=reason)
 
 

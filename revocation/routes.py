@@ -24,6 +24,7 @@ from serving.receipts import Quorum, Vouching, Wait, read_wait, receipt_of
 from serving.records import RecordStore
 from serving.routing import add_route, note
 
+_PLACE = r"/revocations/{seq:(?!bulk$)[^/]+}"  # A list is posted under that name.
 RECORD_LEFT = "record_left"  # Its token is revoked all the same: whoever reads a record asks the replica, too.
 
 
@@ -57,7 +58,7 @@ class RevocationRoutes:
         add_route(app, "POST", "/revoke", self.revoke, style=Style.OAUTH, operation=REVOKE)
         selected = revoke_selected([self._parts.issuer, *self._keeping.others])
         add_route(app, "POST", "/revocations", self.revoke_selected, style=Style.PROBLEM, operation=selected)
-        add_route(app, "GET", "/revocations/{seq}", self.adoption, style=Style.PROBLEM, operation=ADOPTION)
+        add_route(app, "GET", _PLACE, self.adoption, style=Style.PROBLEM, operation=ADOPTION)
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Revoke a token for the client that it was issued to (RFC 7009, 2); 200 means that it is durable."""
@@ -148,6 +149,10 @@ class RevocationRoutes:
     async def _current(self) -> None:
         """Come to where the store stands now in both lanes; raises StoreUnavailable or FeedUnavailable."""
         await self._parts.reach(await self._records.positions())
+
+    def count_listed(self, count: int) -> None:
+        """Take note that revocations of a list became durable."""
+        self._outcomes.labels(outcome="revoked").inc(count)
 
     def _count(self, request: web.Request, outcome: str, written: Written | None = None) -> None:
         self._outcomes.labels(outcome=outcome).inc()

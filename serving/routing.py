@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiohttp import hdrs, web
@@ -58,12 +59,11 @@ def add_route(
                 _log_failure(request, error, answer.status)
             return answer
 
-    if method == hdrs.METH_GET:
-        app.router.add_get(path, handled)
-    else:
-        app.router.add_route(method, path, handled)
+    add = app.router.add_get if method == hdrs.METH_GET else partial(app.router.add_route, method)
+    resource = add(path, handled).resource
     operations = app.setdefault(OPERATIONS, {})
-    operations.setdefault(path, {})[method.lower()] = Described(operation, style)
+    described = path if resource is None else resource.canonical  # Without the patterns of its parameters.
+    operations.setdefault(described, {})[method.lower()] = Described(operation, style)
 
 
 def note(request: web.Request, **facts: Any) -> None:

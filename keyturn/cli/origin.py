@@ -84,21 +84,30 @@ class Origin:
 
     @asynccontextmanager
     async def lines(
-        self, path: str, *, query: Mapping[str, str], authorization: str
+        self, path: str, *, query: Mapping[str, str], authorization: str, sent: bytes | None = None
     ) -> AsyncIterator[tuple[Mapping[str, str], AsyncIterator[bytes]]]:
         """Ask for an answer that comes line by line and may be long; give its headers and its lines.
 
-        Raises CannotTell and OutcomeUnknown as `ask` does.
+        With `sent`, lines of JSON, it is a POST of them. Raises CannotTell and OutcomeUnknown as `ask` does.
         """
         headers, patience = {"Authorization": authorization}, ClientTimeout(total=None, sock_read=ANSWER_SECONDS)
+        method = "GET"
+        if sent is not None:
+            method, headers["Content-Type"] = "POST", "application/x-ndjson"
         with self._reaching():
-            async with self._http.get(
-                self._url + path, params=query, headers=headers, allow_redirects=False, timeout=patience
+            async with self._http.request(
+                method,
+                self._url + path,
+                params=query,
+                headers=headers,
+                allow_redirects=False,
+                timeout=patience,
+                data=sent,
             ) as response:
                 if response.status != 200:  # noqa: PLR2004 - HTTP
                     raw = await _read(response.content.iter_chunked(65_536))
                     answer = Answer(response.status, dict(response.headers), _json(raw))
-                    self._require("GET", path, answer, accept=())
+                    self._require(method, path, answer, accept=())
                 yield response.headers, _lines(response.content.iter_chunked(65_536))
 
     @contextmanager

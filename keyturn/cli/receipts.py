@@ -24,23 +24,28 @@ def show_receipt(
         when = "as soon as the barrier lets it" if ordered_for is None else f"from {moment(ordered_for)} on"
         done = f"ordered: this key signs {when}"
     shown: dict[str, Any] = {"kid": told["kid"]} if "kid" in told else {}
-    shown |= {
-        "position": f"{told.get('lane')} {told.get('epoch')}:{told.get('sequence')}",
-        "durability": told.get("durability"),
-    }
-    if waited:
-        shown |= {
-            "adopted": f"{told.get('adopted')} of {told.get('live')} live verifiers",
-            "slowest": milliseconds(told.get("slowest_ms")),
-            "laggards": told.get("laggards"),
-        } | _times(told.get("adopted_ms"))
-    else:  # Whoever has not reported within these few milliseconds is no laggard.
-        shown["adopted"] = "not waited for: --wait all"
+    shown |= receipt_facts(told, waited=waited)
     printer.answer(told, done, *facts_table(shown), *_exposure(told, waited=waited))
     if answer.status != _SOME_LAG:
         return ExitStatus.YES
     lags = waited and bool(told.get("laggards"))
     return ExitStatus.YES if ordered_for is not None and not lags else ExitStatus.NO
+
+
+def receipt_facts(told: dict[str, Any], *, waited: bool) -> dict[str, Any]:
+    """Return what a receipt says, as a person reads it."""
+    shown: dict[str, Any] = {
+        "position": f"{told.get('lane')} {told.get('epoch')}:{told.get('sequence')}",
+        "durability": told.get("durability"),
+    }
+    if not waited:  # Whoever has not reported within these few milliseconds is no laggard.
+        return shown | {"adopted": "not waited for: --wait all"}
+    return shown | {
+        "adopted": f"{told.get('adopted')} of {told.get('live')} live verifiers",
+        "slowest": milliseconds(told.get("slowest_ms")),
+        "laggards": told.get("laggards"),
+        **_times(told.get("adopted_ms")),
+    }
 
 
 def _times(told: object) -> dict[str, str]:

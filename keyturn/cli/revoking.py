@@ -12,6 +12,7 @@ from keyturn.cli.arguments import (
     waiting_options,
     waiting_query,
 )
+from keyturn.cli.bulk import add_bulk, revoke_list
 from keyturn.cli.environment import Role
 from keyturn.cli.ordering import add_idempotency_key, order
 from keyturn.cli.origin import Answer, basic
@@ -46,13 +47,20 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
     selector.add_argument("--iss", metavar="URL", help="whose tokens, if they are another issuer's that is known here")
     revoke.add_argument("--dry-run", action="store_true", help="say what it would revoke, and revoke nothing")
     add_idempotency_key(revoke)
+    add_bulk(revoke)
     revoke.set_defaults(run=online(_revoke))
 
 
 async def _revoke(args: argparse.Namespace, session: Session) -> ExitStatus:
+    if args.bulk is not None:
+        return await revoke_list(args, session)
+    if args.from_line is not None or args.skip_bad:
+        raise WrongUsage("--from-line and --skip-bad go with --bulk")
     token, selector = read_token(args), _selector(args)
     if (token is None) == (selector is None):
-        raise WrongUsage("revoke one thing: a token (- or --token-file), or one selector such as --sub")
+        raise WrongUsage(
+            "revoke one thing: a token (- or --token-file), one selector such as --sub, or a list (--bulk)"
+        )
     if token is not None:
         return await _revoke_token(args, session, token)
     return await _revoke_selected(args, session, selector or {})

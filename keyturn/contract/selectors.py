@@ -25,6 +25,7 @@ class SelectorKind(StrEnum):
     ALL = "all"
 
 
+_NAMING = {kind.value: kind for kind in SelectorKind if kind is not SelectorKind.ALL}
 _EXACT = frozenset({SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION})
 
 
@@ -53,9 +54,9 @@ def parse_selector(
     `iss` defaults to `issuer` and `before` to `default_before`, else to `now`. Raises InvalidSelector for a member that
     is unknown, a name that is empty or too long, two names, or a `before` later than now + skew.
     """
-    named = [kind for kind in SelectorKind if kind is not SelectorKind.ALL and kind.value in members]
-    unknown = members.keys() - {kind.value for kind in named} - {"iss", "before"}
-    if unknown:
+    named = [_NAMING[member] for member in members if member in _NAMING]
+    if len(named) + ("iss" in members) + ("before" in members) != len(members):
+        unknown = members.keys() - _NAMING.keys() - {"iss", "before"}
         raise InvalidSelector(f"unknown member {min(unknown)!r}; a selector has one of "
                               "jti, grant_id, sid, sub, client_id, aud or before, and iss")  # fmt: skip
     if len(named) > 1:

@@ -1,5 +1,6 @@
 """What Schemathesis cannot know of the routes: the present moment, and tokens that mean something."""
 
+import json
 import os
 from typing import Any
 
@@ -29,6 +30,12 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 def write_event(context: Any, value: Any) -> bytes:
     """Send a Security Event Token as it is."""
     return str(value).encode("utf-8", "surrogatepass")
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(_context: Any, value: Any) -> bytes:
+    """Write whatever was generated as one line."""
+    return json.dumps(value).encode() + b"\n"
 
 
 def _is_number(value: object) -> bool:
