@@ -120,14 +120,11 @@ def names_of(claims: Mapping[str, Any], *, key: bytes) -> TokenNames:
 def foreign_names_of(claims: Mapping[str, Any], mapped: Mapping[str, Any], *, key: bytes) -> TokenNames:
     """Return what revocations could call another issuer's token by: as it says itself, and under our names for that.
 
-    Its whole-second `iat` is the moment, whatever `grant_id` it may carry: nobody vouches that this one tells when the
-    user signed in.
+    A `grant_id` that it may carry is none of ours: it names nothing, and its whole-second `iat` is the moment.
     """
-    told, ours = names_of(claims, key=key), names_of(mapped, key=key)
-    exact = tuple(dict.fromkeys(told.exact + ours.exact))
-    issued = claims.get("iat")
-    moment = float(issued) if isinstance(issued, int | float) else 0.0
-    return TokenNames(exact, tuple(dict.fromkeys(told.cutoffs + ours.cutoffs)), moment, whole_seconds=True)
+    told, ours = (names_of({**each, "grant_id": None}, key=key) for each in (claims, mapped))
+    exact, cutoffs = dict.fromkeys(told.exact + ours.exact), dict.fromkeys(told.cutoffs + ours.cutoffs)
+    return TokenNames(tuple(exact), tuple(cutoffs), told.granted_at, whole_seconds=True)
 
 
 def grant_moment(grant_id: object) -> float | None:

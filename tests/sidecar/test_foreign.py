@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import pytest
 
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from keyturn.process.issuers import read_issuers
 from keyturn.process.settings import Settings
 from keyturn.sidecar.latecomers import MOST_WAITING_ABROAD
 from keyturn.sidecar.settings import read_policies
@@ -23,6 +26,7 @@ from tests.verifier.abroad import URL, Abroad
 from tests.waiting import eventually
 from tests.world import AUDIENCE, ISSUER, World, new_statement_key
 
+GUIDE = Path(__file__).parents[2] / "docs/how-to/protect-tokens-of-your-provider.md"
 POLICIES = {
     "default": Policy(audience=AUDIENCE, issuers=frozenset({ISSUER, URL})),
     "ours": Policy(audience=AUDIENCE, name="ours"),
@@ -177,3 +181,12 @@ def test_a_policy_names_issuers_by_their_sections(tmp_path: Path) -> None:
         settings = Settings({"policy": {"default": {"audience": AUDIENCE, "issuers": issuers}}}, {}, beside=tmp_path)
         with pytest.raises(Exception, match=r"policy\.default\.issuers"):
             read_policies(settings, ISSUER, abroad)
+
+
+def test_the_settings_of_the_guide_can_be_read(tmp_path: Path) -> None:
+    """What people copy has to work."""
+    (shown,) = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    settings = Settings(tomllib.loads(shown), {}, beside=tmp_path)
+    issuers = read_issuers(settings, own=ISSUER)
+    assert issuers["workforce"].url == URL
+    assert read_policies(settings, ISSUER, issuers)["default"].issuers == frozenset({ISSUER, URL})
