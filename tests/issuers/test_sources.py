@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -20,6 +21,7 @@ from keyturn.verifier.keysources import (
     jwks_uri,
     metadata_urls,
 )
+from keyturn.verifier.pulling import pull
 from serving.listening import listening
 
 SET = b'{"keys":[{"kid":"a"}]}'
@@ -130,6 +132,20 @@ async def test_who_is_not_there_or_drips_is_given_up_on(monkeypatch: pytest.Monk
     async with provider({"/keys": dripping}) as origin:
         assert isinstance(await read("https://login.example", f"{origin}/keys"), str)
     assert "could not be asked" in str(await read("https://login.example", f"{origin}/keys"))
+
+
+async def test_a_thread_does_not_outlive_the_moment_when_its_answer_is_late() -> None:
+    """Threads are few: one that a slow server could hold for ever would be one less for all."""
+    asked = 0
+
+    def overdue() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    async with provider({"/keys": SET}) as origin:
+        answer = await pull(urlsplit(origin), "/keys", most_bytes=1000, overdue=overdue, longest_seconds=60)
+    assert (answer, asked) == (None, 1)
 
 
 async def test_a_file_is_read_anew_each_time(tmp_path: Path) -> None:
