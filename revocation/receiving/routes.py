@@ -21,6 +21,7 @@ from serving.routing import add_route, note
 SET_TYPE: Final = "application/secevent+jwt"
 EVENT_TAKEN: Final = "event_taken"
 EVENT_PASSED_OVER: Final = "event_passed_over"
+LONGEST_TOLD = 128  # Characters of an event type that are logged.
 REMEMBERED_SECONDS = 86_400.0
 REASON = "told by its issuer"
 
@@ -96,7 +97,11 @@ class ReceivingRoutes:
             Entry(selector=one, until=self._keeping.of_foreign(one, now), reason=REASON) for one in meaning.selectors
         ])  # fmt: skip
         self._count(request, kind, "revoked" if meaning.selectors else "passed_over")
-        facts = {"issuer": sent.issuer.name, "set": sent.claims["jti"], "types": sorted(sent.claims["events"])}
+        facts = {
+            "issuer": sent.issuer.name,
+            "set": sent.claims["jti"],
+            "types": sorted(one[:LONGEST_TOLD] for one in sent.claims["events"]),
+        }
         if meaning.selectors:
             self._parts.log.info(EVENT_TAKEN, **facts, selectors=_kinds(meaning.selectors))
         if meaning.notes:

@@ -1,6 +1,5 @@
 """Who sent a security event: the issuer that it names, by a signature of one of that issuer's keys."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,12 +7,14 @@ from keyturn.contract.errors import InvalidToken, IssuerKeysUnavailable
 from keyturn.contract.issuers import ForeignIssuer, IssuerKey
 from keyturn.contract.tokens import Token, parse_token
 from keyturn.process.following import noting
+from keyturn.process.running import Supervisor
 from keyturn.verifier.issuers import IssuerKeys
 from keyturn.verifier.keysources import source_of
 from revocation.receiving.meaning import EventRefused
 from serving.parts import Parts
 
 SET_TYPES = frozenset({"secevent+jwt", "application/secevent+jwt"})
+MOST_WAITING = 64  # Events that wait for keys to be read, of all issuers.
 LOGOUT_TYPES = frozenset({"logout+jwt", "application/logout+jwt"})
 
 
@@ -29,7 +30,7 @@ class Senders:
 
     def __init__(self, issuers: Mapping[str, ForeignIssuer], parts: Parts) -> None:
         """Know them; those that name no audience for their events send none, and their keys are not read."""
-        self._clock = parts.clock
+        self._clock, self._waiting = parts.clock, 0
         self._keys = {
             one.url: IssuerKeys(one, source_of(one, parts.clock), parts.clock, note=noting(parts.log))
             for one in issuers.values()
@@ -38,10 +39,10 @@ class Senders:
 
     async def run(self) -> None:
         """Keep their keys current until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with Supervisor(clock=self._clock) as supervisor:
             for keys in self._keys.values():
-                group.create_task(keys.run())
-            await asyncio.Event().wait()
+                supervisor.keep_running(f"issuer-{keys.issuer.name}", keys.run)
+            await supervisor.forever()
 
     async def opened(self, compact: bytes, *, types: frozenset[str]) -> Sent:
         """Return what an issuer has signed, of one of these `typ`.
@@ -62,13 +63,23 @@ class Senders:
             raise EventRefused("authentication_failed", "not that issuer's signature")
         return Sent(keys.issuer, token.claims)
 
+    async def _renewed(self, keys: IssuerKeys) -> None:
+        """Have an issuer's keys read, unless too many wait for that: strangers can invent keys, and nobody else."""
+        if self._waiting >= MOST_WAITING:
+            return
+        self._waiting += 1
+        try:
+            await keys.renew()
+        finally:
+            self._waiting -= 1
+
     async def _key(self, keys: IssuerKeys, token: Token) -> IssuerKey:
         kid, alg = token.header.kid, token.header.alg
         try:
             try:
                 return keys.find(kid, alg, self._clock.boottime())
             except IssuerKeysUnavailable:
-                await keys.renew()
+                await self._renewed(keys)
                 return keys.find(kid, alg, self._clock.boottime())
         except InvalidToken as error:
             raise EventRefused("invalid_key", "the issuer tells no such key for that algorithm") from error

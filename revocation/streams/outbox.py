@@ -13,6 +13,7 @@ from revocation.streams.progress import MOST_OPEN, Progress
 from revocation.streams.telling import Page, page_of
 
 LANE = Lane.REVOCATIONS
+MOST_OPENED = 32  # Events that are verified at a time, so that nobody else is kept waiting for long.
 
 
 class Gap(NamedTuple):
@@ -75,7 +76,9 @@ class Outbox:
 
     async def _read_ahead(self, progress: Progress) -> None:
         waiting = sum(len(page.tellings) for page in self._pages)
-        while waiting < MOST_OPEN:
+        for _ in range(MOST_OPENED):
+            if waiting >= MOST_OPEN or len(self._pages) >= BATCH:
+                return
             last = self._pages[-1].position.sequence if self._pages else progress.sequence
             if not self._unread:
                 self._unread.extend(await self._feed.events(LANE, epoch=progress.epoch, after=last))
@@ -90,8 +93,6 @@ class Outbox:
             self._unread.popleft()
             self._pages.append(page)
             waiting += len(page.tellings)
-            if len(self._pages) >= BATCH and not self._unread:
-                return
 
     def _open(self, compact: bytes) -> Page:
         signed = open_event(compact, LANE, self._replica.trust.role(LANE))

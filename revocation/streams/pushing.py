@@ -83,8 +83,9 @@ class Courier:
     """Pushes one stream, while it is this replica's turn."""
 
     def __init__(self, stream: Stream, url: str, parts: Parts) -> None:
+        self.name = stream.name
         self._stream, self._url, self._parts, self._clock = stream, url, parts, parts.clock
-        self._name = entropy.uuid7(parts.clock.now())
+        self._turn = entropy.uuid7(parts.clock.now())
         self._failures = 0
 
     async def run(self) -> None:
@@ -105,12 +106,12 @@ class Courier:
         """Let another replica go on at once; if the store does not hear it now, it goes on once our turn is over."""
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._stream.store.leave_turn(self._name)
+                await self._stream.store.leave_turn(self._turn)
 
     async def _round(self, session: ClientSession) -> float:
         """Push what there is, and return how long to wait before the next time."""
         try:
-            if not await self._stream.store.take_turn(self._name, lasting_seconds=TURN_SECONDS):
+            if not await self._stream.store.take_turn(self._turn, lasting_seconds=TURN_SECONDS):
                 return LOOK_AGAIN_SECONDS
             waiting = await self._stream.open()
             if not waiting:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
 
-from keyturn.contract.errors import FeedUnavailable, MalformedInput, StoreUnavailable
+from keyturn.contract.errors import FeedUnavailable, MalformedInput, SignerUnavailable, SigningRefused, StoreUnavailable
 from keyturn.contract.positions import Position
 from keyturn.contract.selectors import SelectorKind
 from revocation.streams.outbox import LANE, Gap, Outbox
@@ -78,9 +78,14 @@ class Stream:
             return open_tellings(held.progress, held.pages)
 
     async def signed(self, tellings: Sequence[Telling]) -> list[Signed]:
-        """Return the signed tokens of these; raises SignerUnavailable or SigningRefused."""
+        """Return the signed tokens of these; raises SignerUnavailable."""
         audience = self.settings.audience
-        tokens = await asyncio.gather(*(self._sign(SET_TYPE, claims_of(one, audience=audience)) for one in tellings))
+        try:
+            tokens = await asyncio.gather(
+                *(self._sign(SET_TYPE, claims_of(one, audience=audience)) for one in tellings)
+            )
+        except SigningRefused as error:  # Ours to mend, by the root: no receiver can do anything about it.
+            raise SignerUnavailable(f"the root does not let us sign security events: {error}") from error
         return [Signed(one, token) for one, token in zip(tellings, tokens, strict=True)]
 
     async def settle(self, told: Collection[str], refused: Mapping[str, Refusal] | None = None) -> None:

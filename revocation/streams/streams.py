@@ -1,10 +1,10 @@
 """All streams of a revocation service."""
 
-import asyncio
 from collections.abc import Mapping
 
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Position
+from keyturn.process.running import Supervisor
 from revocation.streams.pushing import Courier
 from revocation.streams.settings import StreamSettings
 from revocation.streams.stream import Figures, Stream
@@ -22,7 +22,7 @@ class Streams:
                 "nothing signs the Security Event Tokens of this service", setting="revocation.signer",
                 mend="set it and revocation.identity_file, or take the streams out",
             )  # fmt: skip
-        counter = parts.metrics.counter
+        self._clock, counter = parts.clock, parts.metrics.counter
         figures = Figures(
             told=counter("keyturn_stream_told", "Security Event Tokens that receivers took.", labels=("stream",)),
             refused=counter(
@@ -46,7 +46,7 @@ class Streams:
 
     async def run(self) -> None:
         """Push what is to be pushed, each stream by itself, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with Supervisor(clock=self._clock) as supervisor:
             for courier in self._couriers:
-                group.create_task(courier.run())
-            await asyncio.Event().wait()
+                supervisor.keep_running(f"stream-{courier.name}", courier.run)
+            await supervisor.forever()

@@ -7,11 +7,11 @@ import pytest
 from keyturn.contract import events as e
 from keyturn.contract import keys as k
 from keyturn.contract.errors import BrokenChain, FeedUnavailable, ForgedSignature, PositionTaken
-from keyturn.contract.positions import Lane
+from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import SelectorKind
 from keyturn.feed import publisher as publishing
 from keyturn.feed.memory import MemoryFeed
-from keyturn.feed.publisher import bootstrap
+from keyturn.feed.publisher import Publisher, bootstrap
 from tests.clocks import ManualClock
 from tests.waiting import eventually
 from tests.world import World, new_statement_key
@@ -252,6 +252,26 @@ async def test_a_stream_is_trimmed_behind_an_old_snapshot_and_nobody_loses_anyth
         await late.follower.catch_up()
         assert late.replica.position(REVOCATIONS) == member.replica.position(REVOCATIONS)
         assert len(late.replica.indexes[0]) == 18
+
+
+async def test_events_are_kept_for_who_has_still_to_read_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver of security events that is away must find them when it is back."""
+    monkeypatch.setattr(publishing, "SNAPSHOT_EVERY_EVENTS", 3)
+    member, read = await world.caught_up(), 4
+
+    async def needed(position: Position, seconds: float) -> bool:
+        assert seconds >= publishing.TRIM_AFTER_SECONDS
+        return position.sequence > read
+
+    clock = world.clock
+    publisher = Publisher(REVOCATIONS, world.roles[REVOCATIONS], world.feed, member.replica, clock, needed=needed)
+    assert isinstance(clock, ManualClock)
+    for number in range(30):
+        await publisher.append([world.entry(SelectorKind.JTI, f"t{number}")])
+        await publisher.keep_snapshot()
+        clock.advance(60)
+        await publisher.beat()
+    assert len(await world.feed.events(REVOCATIONS, epoch=1, after=0)) == 27, "a snapshot stands at 3 and the next at 6"
 
 
 async def test_a_publisher_whose_role_was_taken_writes_nothing_more(world: World) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from keyturn.contract.positions import Lane
+from keyturn.contract.errors import SigningRefused
+from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from revocation.streams import stream as streaming
 from revocation.streams.settings import StreamSettings
 from tests.building import ADMIN, CLIENT, RESOURCE
-from tests.revocation.streams.receiving import AUDIENCE, Post, another, post_on, told
+from tests.revocation.streams.receiving import AUDIENCE, POLLED, Post, another, post_on, told
 from tests.waiting import eventually
 
 
@@ -206,6 +208,43 @@ async def test_a_store_that_is_away_is_503(post: Post, monkeypatch: pytest.Monke
     assert (await post.poll(ack=list(answer["sets"])))[0] == 503
     monkeypatch.undo()
     assert await post.subjects() == ["alice"]
+
+
+async def test_what_somebody_else_puts_in_our_place_is_503(post: Post, valkey: Redis) -> None:
+    """Another type under our names must be no 500, and no "nothing new"."""
+    for name in ("progress", "dead"):
+        await valkey.delete(f"keyturn:streams:one:{name}")
+        await valkey.execute_command("SADD", f"keyturn:streams:one:{name}", "x")  # type: ignore[no-untyped-call]
+    assert (await post.poll())[0] == 503
+    assert (await post.operator("/streams/one/dead-letters"))[0] == 503
+    _, shown = await post.operator("/streams")
+    assert shown["streams"][0]["trouble"] == "store_unavailable"
+
+
+async def test_a_service_that_may_not_sign_is_503(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the root has still to grant is nothing that a receiver could mend."""
+
+    async def refuse(*_arguments: object) -> str:
+        raise SigningRefused("not allowed")
+
+    monkeypatch.setattr(post.streams.by_name["one"], "_sign", refuse)
+    await post.revoke("alice")
+    assert (await post.poll())[0] == 503
+    monkeypatch.undo()
+    assert await post.subjects() == ["alice"]
+
+
+async def test_the_feed_keeps_what_a_receiver_has_still_to_be_told(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is told, or for as long, and as many events, as the settings allow."""
+    await post.revoke("alice", "bob", "carol")
+    told, left = (Position(1, sequence, "") for sequence in (1, 2))
+    _, answer = await post.poll()
+    await post.poll(ack=[next(iter(answer["sets"]))], maxEvents=0)
+    hold = POLLED.hold
+    assert [await post.streams.need(told, hold), await post.streams.need(left, hold)] == [False, True]
+    assert not await post.streams.need(left, hold + 1)
+    monkeypatch.setattr(streaming, "MOST_HELD", 1)
+    assert not await post.streams.need(left, hold)
 
 
 async def test_many_at_once_acknowledge_without_losing_one(post: Post) -> None:
