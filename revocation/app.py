@@ -90,7 +90,13 @@ class RevocationService:
         self._senders = Senders(issuers, parts)
         self._receiving_routes = ReceivingRoutes(parts, self._senders, writer=self._writer, keeping=keeping)
         self._routes = RevocationRoutes(
-            parts, records=records, writer=self._writer, book=book, watch=self._watch, keeping=keeping
+            parts,
+            records=records,
+            writer=self._writer,
+            book=book,
+            watch=self._watch,
+            keeping=keeping,
+            status_lists=self._lists is not None,
         )
         self._bulk_routes = BulkRoutes(
             parts, records=records, writer=self._writer, watch=self._watch, keeping=keeping,

@@ -1,5 +1,7 @@
 """Revocation over HTTP: RFC 7009 for a token's own client, selectors and adoption for operators."""
 
+from typing import Any
+
 from aiohttp import web
 
 from keyturn.contract.credentials import credential_kind
@@ -40,7 +42,10 @@ class RevocationRoutes:
         book: OrderBook,
         watch: PresenceWatch,
         keeping: Keeping,
+        status_lists: bool = False,
     ) -> None:
+        """Use a writer and a watch; with `status_lists` receipts say which revocations those show."""
+        self._status_lists = status_lists
         self._parts, self._records, self._writer, self._watch = parts, records, writer, watch
         self._keeping, self._reader = keeping, OrderReader(parts, keeping)
         self._authenticator = Authenticator(parts)
@@ -103,7 +108,9 @@ class RevocationRoutes:
         mark = None if key is None else Mark.of(str(admin.get("client_id")), key, body)
         done = await self._orders.carry_out(asked.entry, mark, report=wait.asked)
         self._count(request, "repeated" if done.again else "revoked", done)
-        return await self._receipt(done, wait)
+        # The lists speak of our own tokens, whatever the selector; of another issuer's nothing can be shown there.
+        listed = self._status_lists and asked.entry.selector.iss == self._parts.issuer
+        return await self._receipt(done, wait, status_list=listed)
 
     async def adoption(self, request: web.Request) -> web.Response:
         """Say who has adopted a revocation of the running epoch by now."""
@@ -138,13 +145,13 @@ class RevocationRoutes:
         )  # fmt: skip
         return json_answer(told, status=200 if complete else 202)
 
-    async def _receipt(self, written: Written, wait: Wait) -> web.Response:
+    async def _receipt(self, written: Written, wait: Wait, **more: Any) -> web.Response:
         told, complete = await receipt_of(
             self._watch, Lane.REVOCATIONS, written.place, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
             appended_boottime=written.begun_boottime,
             durability=await self._vouching.word(Lane.REVOCATIONS, written.place),
         )  # fmt: skip
-        return json_answer(told, status=200 if complete else 202)
+        return json_answer({**told, **more}, status=200 if complete else 202)
 
     async def _current(self) -> None:
         """Come to where the store stands now in both lanes; raises StoreUnavailable or FeedUnavailable."""

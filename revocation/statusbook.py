@@ -1,7 +1,7 @@
 """Which of the listed tokens are revoked: tokens that were written down, joined with the revocations that are held."""
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from keyturn import entropy
@@ -9,8 +9,9 @@ from keyturn.contract.selectors import Entry, SelectorKind, hashed, names_of
 from keyturn.contract.statuslists import SIZE, ListedToken, StatusList
 from keyturn.verifier.replica import Replica
 
-MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. About 600 bytes each.
-_AT_ONCE: Final = 4096  # Tokens that are looked at before others have their turn.
+MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. About 250 bytes each.
+_AT_ONCE: Final = 4096  # Bits that are looked at before others have their turn,
+_TAKEN_AT_ONCE: Final = 32  # and tokens that are taken in.
 _HASH_KEY_BYTES: Final = 16
 _NOBODY: Final = float("-inf")  # The moment where no token stands.
 _NONE: Final[tuple[int, ...]] = ()
@@ -50,26 +51,22 @@ class Listing:
             else:
                 held.append(token.index)
 
-    def revoke(self, name: int) -> None:
-        """Set the bits of all tokens of an exact name."""
-        for index in self._indices(name):
-            self.statuses.set(index)
+    def revoke(self, name: int, before: float = float("inf")) -> Iterator[None]:
+        """Set the bits of all tokens of a name whose grants lie before a moment, in bounded steps."""
+        yield from self._cut(self._indices(name), before)
 
-    def cut(self, name: int, before: float) -> None:
-        """Set the bits of those tokens of a name whose grants lie before a moment."""
-        for index in self._indices(name):
-            if self._granted[index] < before:
-                self.statuses.set(index)
-
-    def cut_all(self, before: float) -> Iterator[None]:
+    def revoke_all(self, before: float) -> Iterator[None]:
         """Set the bits of all tokens whose grants lie before a moment, in bounded steps."""
-        for start in range(0, self.statuses.size, _AT_ONCE):
-            for index, moment in enumerate(self._granted[start : start + _AT_ONCE], start):
-                if _NOBODY < moment < before:
+        yield from self._cut(range(self.statuses.size), before)
+
+    def _cut(self, indices: Sequence[int], before: float) -> Iterator[None]:
+        for start in range(0, len(indices), _AT_ONCE):
+            for index in indices[start : start + _AT_ONCE]:
+                if _NOBODY < self._granted[index] < before:
                     self.statuses.set(index)
             yield
 
-    def _indices(self, name: int) -> "tuple[int, ...] | array[int]":
+    def _indices(self, name: int) -> Sequence[int]:
         held = self._named.get(name)
         if held is None:
             return _NONE
@@ -93,19 +90,24 @@ class StatusBook:
         """Count the listed tokens."""
         return sum(listing.tokens for listing in self.listings.values())
 
-    def take(self, name: str, tokens: Iterable[ListedToken]) -> None:
-        """Take in tokens of a list, each once or again: then it is only held against the replica once more."""
+    def take(self, name: str, tokens: Iterable[ListedToken]) -> Iterator[None]:
+        """Take in tokens of a list, in bounded steps; who was taken in before is held against the replica once more.
+
+        Raises MalformedInput for an index that no list has.
+        """
         issuer, replica = self._replica.issuer, self._replica
         listing = self.listings.get(name)
         if listing is None:
             listing = self.listings[name] = Listing()
-        for token in tokens:
+        for number, token in enumerate(tokens, 1):
             claims = token.claims(issuer)
             mine = names_of(claims, key=self._key)
             if not listing.has(token, mine.exact[0]):
                 listing.add(token, (*mine.exact, *mine.cutoffs[1:]), mine.granted_at)  # The first is "everything".
             if replica.revokes(replica.names(claims)):
                 listing.statuses.set(token.index)
+            if number % _TAKEN_AT_ONCE == 0:
+                yield
 
     def revoke(self, entry: Entry) -> Iterator[None]:
         """Set the bits of all tokens that a new revocation names, in bounded steps."""
@@ -115,11 +117,11 @@ class StatusBook:
         name = hashed(self._key, selector.kind, selector.iss, selector.value)
         for listing in [*self.listings.values()]:
             if selector.before is None:
-                listing.revoke(name)
+                yield from listing.revoke(name)
             elif selector.kind is SelectorKind.ALL:
-                yield from listing.cut_all(selector.before)
+                yield from listing.revoke_all(selector.before)
             else:
-                listing.cut(name, selector.before)
+                yield from listing.revoke(name, selector.before)
 
     def forget_expired(self, now: float) -> None:
         """Forget the lists on which no token is good any more (section 13.1)."""

@@ -35,6 +35,7 @@ MOST_ASKING: Final = 4096
 MOST_UNREADABLE: Final = 256  # Lists with a row that cannot be opened, beside those that are known.
 ROW_UNREADABLE: Final = "status_row_unreadable"
 TOO_MANY: Final = "too_many_listed_tokens"
+_STEPS_AT_ONCE: Final = 8  # Of the book's; a step is up to 4,096 bits, mostly one.
 _ETAG_BYTES: Final = 15
 
 
@@ -122,8 +123,9 @@ class StatusLists:
 
     async def _sign(self, name: str, listing: Listing) -> SignedList:
         version, uri = listing.statuses.version, list_uri(self._parts.issuer, name)
+        lst = await asyncio.to_thread(listing.statuses.encoded)  # Tens of milliseconds where many are revoked.
         claims = list_claims(
-            listing.statuses, uri=uri, now=self._parts.clock.now(), ttl_seconds=self.ttl_seconds,
+            lst, uri=uri, now=self._parts.clock.now(), ttl_seconds=self.ttl_seconds,
             life_seconds=self._parts.replica.freshness.expired_after_seconds,
             aggregation=self._parts.issuer + PATH,
         )  # fmt: skip
@@ -164,8 +166,9 @@ class StatusLists:
             return
         for event in events:
             for entry in event.entries:
-                for _ in self._book.revoke(entry):
-                    await self._parts.clock.sleep(0)
+                for number, _ in enumerate(self._book.revoke(entry)):
+                    if number % _STEPS_AT_ONCE == _STEPS_AT_ONCE - 1:
+                        await self._parts.clock.sleep(0)
             self._place = (event.epoch, event.sequence)
             await self._parts.clock.sleep(0)
         self._place = max(self._place, place)
@@ -191,14 +194,14 @@ class StatusLists:
                     continue
                 rows = rows[1:]
             for row in rows:
-                self._take(row)
+                await self._take(row)
                 self._after = row.id
-                await self._parts.clock.sleep(0)  # Others have their turn.
 
-    def _take(self, row: Row) -> None:
+    async def _take(self, row: Row) -> None:
         try:
             if row.tokens is not None:
-                self._book.take(row.name, row.tokens)
+                for _ in self._book.take(row.name, row.tokens):
+                    await self._parts.clock.sleep(0)  # Others have their turn.
                 return
         except MalformedInput:
             pass  # An index that no list has: as good as unreadable.

@@ -176,8 +176,13 @@ _COMPONENTS: Final[Schema] = {
                     "additionalProperties": _MILLISECONDS,
                     "description": "By verifier, when its word arrived, after the event was begun",
                 },
+                "status_list": {
+                    "type": "boolean",
+                    "description": "Whether status lists show a revocation that POST /revocations ordered",
+                },
                 "laggards": array(text(256, about="A live verifier that has not said yet that it holds it")),
             },
+            optional=["status_list"],
             closed=False,
             description="Where an event stands, how durable it is, and which verifiers hold it",
         ),

@@ -48,7 +48,7 @@ class StatusList:
 
     def encoded(self) -> str:
         """Return `lst`: the bytes by DEFLATE in the ZLIB format, in base64url (sections 4.1 and 4.2)."""
-        return b64url(zlib.compress(self._bytes, _BEST_COMPRESSION))
+        return b64url(zlib.compress(bytes(self._bytes), _BEST_COMPRESSION))  # A copy: bits may be set meanwhile.
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.size:
@@ -121,12 +121,12 @@ def reference(issuer: str, name: str, index: int) -> dict[str, Any]:
 
 
 def list_claims(
-    statuses: StatusList, *, uri: str, now: float, life_seconds: float, ttl_seconds: float, aggregation: str
+    lst: str, *, uri: str, now: float, life_seconds: float, ttl_seconds: float, aggregation: str
 ) -> dict[str, Any]:
-    """Return the claims of a Status List Token (section 5.1), but for `iat`, which its signer sets."""
+    """Return the claims of a Status List Token (section 5.1) around `lst`, but for `iat`, which its signer sets."""
     return {
         "sub": uri,
         "exp": int(now + life_seconds),
         "ttl": int(ttl_seconds),
-        "status_list": {"bits": BITS, "lst": statuses.encoded(), "aggregation_uri": aggregation},
+        "status_list": {"bits": BITS, "lst": lst, "aggregation_uri": aggregation},
     }

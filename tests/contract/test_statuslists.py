@@ -128,7 +128,7 @@ def test_the_claims_are_those_of_the_draft() -> None:
     statuses.set(7)
     uri = list_uri(ISSUER, "abc")
     claims = list_claims(
-        statuses, uri=uri, now=1000.9, life_seconds=60.0, ttl_seconds=5.0, aggregation=f"{ISSUER}/statuslists"
+        statuses.encoded(), uri=uri, now=1000.9, life_seconds=60.0, ttl_seconds=5.0, aggregation=f"{ISSUER}/statuslists"
     )
     assert claims.keys() == {"sub", "exp", "ttl", "status_list"}
     assert (claims["sub"], claims["exp"], claims["ttl"]) == ("https://issuer.example/statuslists/abc", 1060, 5)

@@ -42,6 +42,12 @@ def join(book: StatusBook, one: Entry) -> None:
         pass
 
 
+def take(book: StatusBook, name: str, tokens: list[ListedToken]) -> None:
+    """Take tokens in."""
+    for _ in book.take(name, tokens):
+        pass
+
+
 MOMENTS = [NOW + step for step in range(4)]
 NAMES = st.sampled_from(["a", "b", "c"])
 TOKENS = st.lists(
@@ -75,12 +81,12 @@ def test_a_bit_is_what_a_verifier_says(
     book = StatusBook(held)
     for revocation in before:
         held.indexes[0].add(revocation)
-    book.take("list", tokens)
+    take(book, "list", tokens)
     for revocation in after:
         held.indexes[0].add(revocation)
         join(book, revocation)
     if again:
-        book.take("list", tokens)
+        take(book, "list", tokens)
     statuses = book.listings["list"].statuses
     expected = [held.revokes(held.names(one.claims(ISSUER))) for one in tokens]
     assert [statuses.is_set(one.index) for one in tokens] == expected
@@ -93,8 +99,8 @@ def test_two_tokens_at_one_index_are_both_refused_once_either_is_revoked() -> No
     """A store that lost its lease may give a place twice: then the list errs on the safe side, whichever is named."""
     for one in (entry(SelectorKind.JTI, "first"), entry(SelectorKind.SUBJECT, "bob", before=NOW - 5)):
         book = StatusBook(replica())
-        book.take("list", [token(9, jti="first", sub="bob", granted_at=NOW - 10)])
-        book.take("list", [token(9, jti="second", sub="alice")])
+        take(book, "list", [token(9, jti="first", sub="bob", granted_at=NOW - 10)])
+        take(book, "list", [token(9, jti="second", sub="alice")])
         join(book, one)
         assert book.listings["list"].statuses.is_set(9)
         assert book.tokens == 2
@@ -104,7 +110,7 @@ def test_a_token_that_is_read_again_is_the_same_token() -> None:
     """After each jump of the feed all rows are read anew: the book must not grow by that."""
     book, one = StatusBook(replica()), token(5)
     for _ in range(3):
-        book.take("list", [one])
+        take(book, "list", [one])
     assert book.tokens == 1
 
 
@@ -112,14 +118,14 @@ def test_an_index_that_no_list_has_is_refused() -> None:
     """It would be written into nothing, and its revocation be lost."""
     for index in (-1, SIZE):
         with pytest.raises(MalformedInput):
-            StatusBook(replica()).take("list", [token(index)])
+            take(StatusBook(replica()), "list", [token(index)])
 
 
 def test_a_list_is_forgotten_with_its_last_token() -> None:
     """Section 13.1: until then it is served, and what is on it is bounded by what is alive."""
     book = StatusBook(replica())
-    book.take("one", [token(1, exp=NOW + 10), token(2, exp=NOW + 20)])
-    book.take("two", [token(1, exp=NOW + 30)])
+    take(book, "one", [token(1, exp=NOW + 10), token(2, exp=NOW + 20)])
+    take(book, "two", [token(1, exp=NOW + 30)])
     for moment, left in ((NOW + 19, ["one", "two"]), (NOW + 20, ["two"]), (NOW + 30, [])):
         book.forget_expired(moment)
         assert list(book.listings) == left
@@ -129,8 +135,8 @@ def test_a_list_forgets_no_bit() -> None:
     """Neither when its revocation runs out nor when it is read again."""
     held = replica()
     book = StatusBook(held)
-    book.take("list", [token(3)])
+    take(book, "list", [token(3)])
     join(book, entry(SelectorKind.JTI, "jti-3"))
-    book.take("list", [token(3)])
+    take(book, "list", [token(3)])
     assert book.listings["list"].statuses.is_set(3)
     assert not Listing().statuses.is_set(3)

@@ -28,7 +28,7 @@ from serving.listings import ROWS_KEY, Listings
 from serving.records import RecordKeys
 from tests.authorization.signer import FakeSigner
 from tests.contract.statusdecoder import status_in
-from tests.revocation.conftest import Office, office_on, private_file
+from tests.revocation.conftest import PROVIDER, Office, office_on, private_file
 from tests.waiting import eventually
 
 TTL, LIFE = 60, 900
@@ -148,6 +148,13 @@ async def test_what_was_acknowledged_is_in_the_next_list(bureau: Bureau, kind: s
     assert [await bureau.status(one) for one in (mine, other)] == [1, 0]
     late = await bureau.list_token(index=3, **{**mine, "status": None, "jti": mine["jti"]})
     assert await bureau.status(late) == 1  # Listed after its revocation.
+
+
+async def test_a_receipt_says_whether_lists_show_the_revocation(bureau: Bureau) -> None:
+    """An operator who protects verifiers of other makers must know what reaches them."""
+    assert (await bureau.revoke(jti="x"))["status_list"] is True
+    assert (await bureau.revoke(sub="x"))["status_list"] is True
+    assert (await bureau.revoke(sub="x", iss=PROVIDER))["status_list"] is False
 
 
 async def test_a_cutoff_spares_what_was_granted_after_it(bureau: Bureau) -> None:
@@ -334,6 +341,7 @@ async def test_without_lists_there_are_none(valkey: Redis, valkey_url: str, tmp_
         await one.list_token()
         for path in ("/statuslists/first", "/statuslists"):
             assert (await one.get(path)).status == 404
+        assert (await one.revoke(jti="x"))["status_list"] is False
 
 
 async def test_a_service_without_a_signer_says_so(valkey: Redis, valkey_url: str, tmp_path: Path) -> None:
