@@ -20,6 +20,7 @@ _IDENTITY = {
     "token_id": "X-Auth-Token-Id",
     "state": "X-Auth-State",
 }
+_JSON, _JWT = "application/json", "application/jwt"
 _ALLOWED, _DENIED = 200, (401, 403)
 
 
@@ -33,6 +34,9 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
         "introspect", parents=[common_options()], help="ask the issuer about a token as a resource server (RFC 7662)"
     )
     add_token_source(introspect)
+    introspect.add_argument(
+        "--jwt", action="store_true", help="print a JWT in its place, as a gateway gets one for the API behind it"
+    )
     introspect.set_defaults(run=online(_introspect))
 
 
@@ -66,8 +70,12 @@ async def _introspect(args: argparse.Namespace, session: Session) -> ExitStatus:
     credentials = session.environment.credentials(Role.RESOURCE)
     async with session.issuer() as issuer:
         answer = await issuer.ask(
-            "POST", "/introspect", form={"token": token}, authorization=basic(credentials), accept=(200,)
-        )
+            "POST", "/introspect", form={"token": token}, authorization=basic(credentials),
+            media_type=_JWT if args.jwt else _JSON, accept=(200,),
+        )  # fmt: skip
+    if args.jwt and isinstance(answer.body, str):
+        session.printer.answer({"active": True, "jwt": answer.body}, answer.body)
+        return ExitStatus.YES
     told = answer.object()
     if told.get("active") is not True:
         session.printer.answer({"active": False}, "inactive")

@@ -21,11 +21,12 @@ ANSWER_SECONDS = 15.0
 CONNECT_SECONDS = 3.0
 LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
 _LONGEST_PROBLEM = 300
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: status, headers and, where there was any, the JSON."""
+    """What came back: status, headers and, where there was any, the JSON, or the text of another type asked for."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,21 +65,24 @@ class Origin:
         json: Mapping[str, Any] | None = None,
         authorization: str | None = None,
         idempotency_key: str | None = None,
+        media_type: str = _JSON,
         accept: tuple[int, ...],
     ) -> Answer:
-        """Return the answer if its status is one of `accept`; raises CannotTell otherwise.
+        """Return the answer if its status is one of `accept`; raises CannotTell otherwise. JSON is always taken, too.
 
         It is OutcomeUnknown where the request was sent and no answer, or 503, came back.
         """
         named = {"Authorization": authorization, "Idempotency-Key": idempotency_key}
-        headers = {"Accept": "application/json"} | {name: text for name, text in named.items() if text is not None}
+        wanted = media_type if media_type == _JSON else f"{media_type}, {_JSON};q=0.5"
+        headers = {"Accept": wanted} | {name: text for name, text in named.items() if text is not None}
         body = {"data": form} if form is not None else {"json": json} if json is not None else {}
         with self._reaching():
             async with self._http.request(
                 method, self._url + path, params=query, headers=headers, allow_redirects=False, **body
             ) as response:
                 raw = await _read(response.content.iter_chunked(65_536))
-                answer = Answer(response.status, dict(response.headers), _json(raw))
+                text = response.content_type == media_type != _JSON
+                answer = Answer(response.status, dict(response.headers), _ascii(raw) if text else _json(raw))
         self._require(method, path, answer, accept)
         return answer
 
@@ -212,6 +216,11 @@ def _reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return error.strerror or type(error).__name__  # Name resolution has numbers of its own.
+
+
+def _ascii(raw: bytes) -> str | None:
+    text = raw.decode("ascii", "replace")
+    return text if text.isascii() and text.isprintable() else None
 
 
 def _json(raw: bytes) -> Any:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from keyturn.cli import trustmembers, trustroles
+from keyturn.cli import trustclients, trustmembers, trustroles
 from keyturn.cli.answers import ExitStatus
 from keyturn.cli.tables import Printer
 from keyturn.cli.trustchanges import MOST_DAYS, renewed
@@ -24,6 +24,7 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
     )
     trustroles.add_commands(commands)
     trustmembers.add_commands(commands)
+    trustclients.add_commands(commands)
 
 
 def _show(args: argparse.Namespace) -> ExitStatus:

@@ -7,7 +7,7 @@ import msgspec
 from keyturn.cli.answers import WrongUsage
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
-from keyturn.contract.trust import DAY_SECONDS, Identity, IdentityKind, MaySign, TrustDocument
+from keyturn.contract.trust import CLIENT_ROLE, DAY_SECONDS, Identity, IdentityKind, MaySign, TrustDocument
 
 MOST_DAYS = 1096
 """Three years: a document lives no longer, so that nobody is held on an old one for ever."""
@@ -106,6 +106,23 @@ def signatures_granted(
             may_sign = (*identity.may_sign, *(MaySign(typ=typ, any_audience=True) for typ in new))
             identities[name], granted[name] = msgspec.structs.replace(identity, may_sign=may_sign), new
     return _next(document, now, identities=identities), granted
+
+
+def client_keys_set(
+    document: TrustDocument, client_id: str, keys: Sequence[Mapping[str, str]], *, now: float
+) -> TrustDocument:
+    """Return the next version, in which a client signs its assertions by these public keys and no others.
+
+    Raises WrongUsage if there is no such client, or if it would be left with nothing to prove itself by.
+    """
+    client = document.clients.get(client_id)
+    if client is None:
+        raise WrongUsage("there is no such client: keyturn trust show names them")
+    if not keys and not client.secret_hash:
+        raise WrongUsage("that client has no secret: without keys it could not prove who it is")
+    role = CLIENT_ROLE + client_id
+    others = {name: held for name, held in document.roles.items() if name != role}
+    return _next(document, now, roles=others | ({role: tuple(dict(key) for key in keys)} if keys else {}))
 
 
 def handed_over(document: TrustDocument, *, now: float) -> TrustDocument:

@@ -106,6 +106,22 @@ async def test_introspect_asks_as_the_resource_server(
     assert (await keyturn("introspect", "-", "--json", stdin=SIGNED)).json == told
 
 
+@pytest.mark.parametrize(
+    ("told", "status", "out"),
+    [(SIGNED.encode(), 0, SIGNED), ({"active": False}, 1, "inactive")],
+)
+async def test_introspect_prints_a_jwt_alone_or_says_that_there_is_none(
+    keyturn: Run, fake: FakeOrigin, told: Any, status: int, out: str
+) -> None:
+    """So that it can be piped into a header; what is no token is never printed as one."""
+    fake.answer("POST /introspect", 200, told, **({"Content_Type": "application/jwt"} if status == 0 else {}))
+    ran = await keyturn("introspect", "-", "--jwt", stdin=SIGNED)
+    assert (ran.status, ran.out) == (status, f"{out}\n")
+    assert fake.of("/introspect").headers["Accept"] == "application/jwt, application/json;q=0.5"
+    told = (await keyturn("introspect", "-", "--jwt", "--json", stdin=SIGNED)).json
+    assert told == ({"active": True, "jwt": SIGNED} if status == 0 else {"active": False})
+
+
 async def test_revoking_a_token_is_its_clients_right(keyturn: Run, fake: FakeOrigin) -> None:
     """RFC 7009 with the client's own credentials, not the administrator's."""
     fake.answer("POST /revoke", 200)

@@ -6,16 +6,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyturn.cli.provisioning import Plan, provision
 from keyturn.clock import SystemClock
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ForgedSignature, TrustError
 from keyturn.contract.events import open_snapshot
-from keyturn.contract.jwk import load_ed25519_private
+from keyturn.contract.jwk import ed25519_private_jwk, load_ed25519_private, public_jwk
 from keyturn.contract.positions import Lane
 from keyturn.contract.roots import MOST_STEPS, split_bundle
 from keyturn.contract.trust import IdentityKind, MaySign, Trust, open_trust, sign_trust
+from keyturn.entropy import new_key, new_statement_key
 from keyturn.process.pinned import read_root
 from tests.cli.conftest import Run
 
@@ -290,3 +292,44 @@ async def test_a_grant_widens_nothing_that_somebody_has_narrowed(home: Home) -> 
     assert home.opened().document.identities["authorization"].may_sign == (narrow,)
     assert "is one of" in await home.trust("grant", "sidecar-1", status=2)
     assert "is one of" in await home.trust("grant", "worker", status=2)
+
+
+async def test_a_client_gets_keys_to_sign_its_assertions_by(home: Home, tmp_path: Path) -> None:
+    """Public ones alone, in place of those before; its secret stays, and every role, too."""
+    keys = [new_key("ES256"), new_key("RS256")]
+    jwks = [{**public_jwk(key.public_key()), "kid": f"key-{number}"} for number, key in enumerate(keys)]
+    file, before = tmp_path / "jwks.json", home.opened().document
+    file.write_text(json.dumps({"keys": jwks}))
+    told = await home.trust("client-keys", "client", "--keys", str(file))
+    assert (told["version"], told["client"], told["kids"]) == (2, "client", ["key-0", "key-1"])
+    trust = home.opened()
+    assert [key["alg"] for key in trust.client_keys("client")] == ["ES256", "RS256"]
+    assert trust.client_keys("resource") == ()
+    assert trust.document.clients == before.clients
+    assert {lane.value: trust.document.roles[lane.value] for lane in Lane} == before.roles
+    shown = (await home.trust("show"))["clients"]
+    assert (shown["client"]["kids"], shown["resource"]["kids"]) == (["key-0", "key-1"], [])
+    await home.trust("rotate-role", "keys")
+    assert home.opened().client_keys("client") == trust.client_keys("client")
+    pem = keys[1].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    file.write_bytes(pem)
+    await home.trust("client-keys", "client", "--keys", str(file), "--alg", "PS256")
+    assert [key["alg"] for key in home.opened().client_keys("client")] == ["PS256"]
+    await home.trust("client-keys", "client", "--none")
+    assert home.opened().document.roles.keys() == before.roles.keys()
+
+
+async def test_keys_that_a_client_must_not_have_are_refused_and_change_nothing(home: Home, tmp_path: Path) -> None:
+    """A private key, a shared one, a weak one; a client that is none; and keys that nobody named."""
+    file, good = tmp_path / "key.json", public_jwk(new_key("ES256").public_key())
+    before = home.files()
+    private = {**ed25519_private_jwk(new_statement_key())}
+    content: dict[str, Any]
+    for content in (private, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"keys": []}):
+        file.write_text(json.dumps(content))
+        file.chmod(0o600)
+        assert str(file) in await home.trust("client-keys", "client", "--keys", str(file), status=2)
+    file.write_text(json.dumps(good))
+    assert "no such client" in await home.trust("client-keys", "nobody", "--keys", str(file), status=2)
+    assert "--keys" in await home.trust("client-keys", "client", status=2)
+    assert home.files() == before
