@@ -1,5 +1,6 @@
 """Reading another issuer's keys: from a file, over HTTP, and by its metadata."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from keyturn.verifier.keysources import (
 )
 from keyturn.verifier.pulling import pull
 from serving.listening import listening
+from tests.stores.encrypted import Authority
 
 SET = b'{"keys":[{"kid":"a"}]}'
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -31,6 +33,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @asynccontextmanager
 async def provider(routes: Mapping[str, Handler | bytes]) -> AsyncIterator[str]:
     """Serve handlers or bodies by path, and return the origin."""
+    async with listening(application(routes), "127.0.0.1:0") as address:
+        yield f"http://{address}"
+
+
+@asynccontextmanager
+async def encrypted(routes: Mapping[str, Handler | bytes], context: ssl.SSLContext) -> AsyncIterator[str]:
+    """Serve them over TLS."""
+    runner = web.AppRunner(application(routes))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        (address,) = runner.addresses
+        yield f"https://127.0.0.1:{address[1]}"
+    finally:
+        await runner.cleanup()
+
+
+def application(routes: Mapping[str, Handler | bytes]) -> web.Application:
+    """Return an application of handlers or bodies by path."""
     app = web.Application()
 
     def fixed(body: bytes) -> Handler:
@@ -42,8 +63,7 @@ async def provider(routes: Mapping[str, Handler | bytes]) -> AsyncIterator[str]:
     for path, route in routes.items():
         handler = fixed(route) if isinstance(route, bytes) else route
         app.router.add_get(path, handler)
-    async with listening(app, "127.0.0.1:0") as address:
-        yield f"http://{address}"
+    return app
 
 
 async def read(issuer: str, url: str | None = None) -> KeysTold | str:
@@ -109,6 +129,27 @@ async def test_a_redirect_is_not_followed() -> None:
 
     async with provider({"/moved": elsewhere, "/keys": SET}) as origin:
         assert "status 302" in str(await read("https://login.example", f"{origin}/moved"))
+
+
+async def test_only_who_has_the_certificate_of_that_host_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS is all that vouches for the keys: an unknown authority, or another host's certificate, ends it."""
+    authority = Authority(tmp_path)
+    for certified, trusted, believed in (
+        ("127.0.0.1", False, False),
+        ("127.0.0.2", True, False),
+        ("127.0.0.1", True, True),
+    ):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*authority.certify(certified))
+        with monkeypatch.context() as patch:
+            if trusted:
+                patch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+            async with encrypted({"/keys": SET}, context) as origin:
+                told = await read("https://login.example", f"{origin}/keys")
+        assert (told == KeysTold(SET, 600)) is believed, told
+        assert believed or "CERTIFICATE_VERIFY_FAILED" in str(told)
 
 
 async def test_too_much_is_not_read() -> None:
