@@ -33,12 +33,15 @@ _NAME_BYTES, _SEED_BYTES, _NONCE_BYTES = 12, 16, 12
 _LONGEST_REASON: Final = 200
 
 # The next places of the running list; a new list where none is left, or the list has run for long enough (or began in
-# the future: a clock was put right). The places are taken before anybody uses them, so that none is taken twice.
+# the future: a clock was put right), or the lease is not of our form: its name stands in tokens that we sign. The
+# places are taken before anybody uses them, so that none is taken twice.
 _LEASE = """
 local held = redis.call('HMGET', KEYS[1], 'list', 'seed', 'next', 'since')
 local list, seed, first, since = held[1], held[2], tonumber(held[3] or ''), tonumber(held[4] or '')
 local count, size, now, last = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-if not (list and seed and first and since) or first + count > size or now >= since + last or now < since - last then
+local ours = list and seed and #list == #ARGV[1] and list:match('^[%w_-]+$') and #seed == #ARGV[2]
+ours = ours and first and first >= 0 and first + count <= size and first % count == 0
+if not (ours and since and since > now - last and since <= now + last) then
   list, seed, first = ARGV[1], ARGV[2], 0
   redis.call('HSET', KEYS[1], 'list', list, 'seed', seed, 'since', ARGV[5])
 end

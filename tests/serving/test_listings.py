@@ -60,15 +60,32 @@ async def test_a_list_takes_tokens_for_a_while_only(valkey: Redis, moment: float
     assert (after.name != before.name) is another
 
 
+OURS: dict[str, str | bytes] = {"list": "n" * 16, "seed": "s" * 16, "next": "256", "since": "0"}
+
+
 @pytest.mark.parametrize(
-    "held", [{"list": "x"}, {"list": "x", "seed": "s", "next": "?", "since": "0"}, {"next": "256"}]
-)
-async def test_a_lease_that_cannot_be_read_is_begun_anew(valkey: Redis, held: dict[str, str]) -> None:
-    """Whoever wrote it: places of a new list are nobody's."""
-    await cast("Any", valkey.hset(LEASE_KEY, mapping=held))
+    "held",
+    [
+        {"list": "x"}, {"list": "x", "seed": "s", "next": "?", "since": "0"}, {"next": "256"},
+        OURS | {"list": b"\xff" * 16}, OURS | {"list": "/../../evil?list"}, OURS | {"list": "n" * 5000},
+        OURS | {"seed": ""}, OURS | {"since": "nan"}, OURS | {"since": "1e300"},
+        *(OURS | {"next": next_place} for next_place in ("nan", "-256", "0.5", "7", "1e300")),
+    ],
+)  # fmt: skip
+async def test_a_lease_that_cannot_be_read_is_begun_anew(valkey: Redis, held: dict[str, str | bytes]) -> None:
+    """Whoever wrote it: places of a new list are nobody's, and no name that he chose stands in a token of ours."""
+    await cast("Any", valkey.hset(LEASE_KEY, mapping=cast("Any", held)))
     one = await Listings(valkey, KEYS).lease(0.0, list_seconds=HOUR)
-    assert (one.name, one.first) != ("x", 256)
+    assert len(one.name) == len(OURS["list"])
+    assert one.name != held.get("list")
     assert one.first == 0
+
+
+async def test_a_lease_of_our_form_is_gone_on_with(valkey: Redis) -> None:
+    """Else each lease would begin a list."""
+    await cast("Any", valkey.hset(LEASE_KEY, mapping=cast("Any", OURS)))
+    one = await Listings(valkey, KEYS).lease(0.0, list_seconds=HOUR)
+    assert (one.name, one.seed, one.first) == ("n" * 16, b"s" * 16, 256)
 
 
 _LEASING = """
