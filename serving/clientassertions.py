@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from keyturn import entropy
 from keyturn.clock import Clock
 from keyturn.contract.encoding import decode_object, digest, encode_json, unb64url
-from keyturn.contract.errors import InvalidToken, MalformedInput, StoreUnavailable
+from keyturn.contract.errors import InvalidToken, MalformedInput
 from keyturn.contract.jwk import ALGORITHMS, PublicKey, load_public
-from keyturn.process.redis import store_errors
+from serving.storing import stored
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SIGNING_ALGORITHMS: Final = tuple(ALGORITHMS)
@@ -159,5 +159,5 @@ class SpentAssertions:
         name = PREFIX + digest(encode_json([assertion.client_id, assertion.jti]))
         # Twice the skew: this process may be ahead of another that would take it still.
         lasting_ms = int((assertion.expires_at + 2 * self._skew - self._clock.now()) * 1000) + 1000
-        with store_errors(StoreUnavailable):
+        with stored():
             return bool(await self._redis.set(name, b"", nx=True, px=max(1000, lasting_ms)))

@@ -6,8 +6,7 @@ the lease back: the lists then say less than the feed does, or show two tokens b
 """
 
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, cast
 
@@ -15,14 +14,12 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from keyturn import entropy
 from keyturn.contract.encoding import b64url
-from keyturn.contract.errors import StoreUnavailable
 from keyturn.contract.statuslists import SIZE, ListedToken
-from keyturn.process.redis import store_errors
 from serving.records import RecordKeys
+from serving.storing import stored
 
 LEASE_KEY: Final = "keyturn:statuslists:lease"
 ROWS_KEY: Final = "keyturn:statuslists:rows"
@@ -30,7 +27,6 @@ BLOCK: Final = 256  # Places that are leased at once.
 MOST_ROWS: Final = 256  # That are read at once.
 _PURPOSE: Final = b"keyturn status list rows"
 _NAME_BYTES, _SEED_BYTES, _NONCE_BYTES = 12, 16, 12
-_LONGEST_REASON: Final = 200
 
 # The next places of the running list; a new list where none is left, or the list has run for long enough (or began in
 # the future: a clock was put right), or the lease is not of our form: its name stands in tokens that we sign. The
@@ -102,7 +98,7 @@ class Listings:
 
     async def read(self, after: bytes | None) -> list[Row]:
         """Return up to 256 rows from one on, itself included; all from the first on for None."""
-        with _stored():
+        with stored():
             rows = await self._redis.xrange(ROWS_KEY, min=after or "-", max="+", count=MOST_ROWS)
         return [self._open(row_id, fields) for row_id, fields in rows if fields is not None]
 
@@ -116,14 +112,5 @@ class Listings:
             return Row(row_id, told, None)
 
     async def _run(self, script: Any, key: str, arguments: Sequence[str | bytes | int]) -> Any:
-        with _stored():
+        with stored():
             return cast("Any", await script(keys=[key], args=arguments))
-
-
-@contextmanager
-def _stored() -> Iterator[None]:
-    try:
-        with store_errors(StoreUnavailable):
-            yield
-    except RedisError as error:  # Also of another type than ours in the place: nothing can be said then.
-        raise StoreUnavailable(f"{type(error).__name__}: {error}"[:_LONGEST_REASON]) from error

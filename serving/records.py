@@ -21,6 +21,7 @@ from keyturn.feed.redis import head_key
 from keyturn.process.logging import logger
 from keyturn.process.redis import is_server_failure, store_errors
 from serving.gathering import Gathering
+from serving.storing import stored
 
 PREFIX = "keyturn:record:"
 RECORD_UNREADABLE = "record_unreadable"
@@ -88,13 +89,13 @@ class RecordStore:
         nonce = entropy.token_bytes(_NONCE_BYTES)
         box = nonce + self._seal.encrypt(nonce, content, name.encode("ascii"))
         lasting_ms = max(1, int((expires_at - self._clock.now()) * 1000))
-        with store_errors(StoreUnavailable):
+        with stored():
             await self._redis.set(name, box, px=lasting_ms)
 
     async def get(self, token: str) -> dict[str, Any] | None:
         """Return a token's record, None if there is none; that it is still valid, the caller sees to."""
         name = self._name(token)
-        with store_errors(StoreUnavailable):
+        with stored():
             box = await self._redis.get(name)
         return self._open(name, box)
 
@@ -129,7 +130,7 @@ class RecordStore:
 
     async def delete(self, token: str) -> None:
         """Forget a token's record; one that is not there is forgotten already."""
-        with store_errors(StoreUnavailable):
+        with stored():
             await self._redis.delete(self._name(token))
 
     async def _read_all(self, names: Sequence[str | None]) -> list[tuple[bytes | None, Positions]]:

@@ -5,7 +5,7 @@ from hashlib import sha256
 from redis.asyncio import Redis
 
 from keyturn.contract.encoding import b64url
-from revocation.reaching import reaching
+from serving.storing import stored
 
 PREFIX = "keyturn:received:"
 
@@ -18,12 +18,12 @@ class Received:
 
     async def has(self, iss: str, jti: str) -> bool:
         """Say whether an event was carried out before."""
-        with reaching():
+        with stored():
             return await self._redis.get(_name(iss, jti)) is not None
 
     async def add(self, iss: str, jti: str, *, lasting_seconds: float) -> bool:
         """Remember an event; False if it was there already."""
-        with reaching():
+        with stored():
             return bool(await self._redis.set(_name(iss, jti), b"1", px=int(lasting_seconds * 1000), nx=True))
 
 

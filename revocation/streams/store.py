@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from keyturn.contract.encoding import decode_object
 from keyturn.contract.errors import MalformedInput
-from revocation.reaching import reaching
+from serving.storing import stored
 
 PREFIX = "keyturn:streams:"
 MOST_DEAD_LETTERS = 1000  # Of one stream; the oldest go.
@@ -44,13 +44,13 @@ class StreamStore:
 
     async def progress(self) -> bytes:
         """Return how far the stream is, empty for one that never began."""
-        with reaching():
+        with stored():
             return await self._redis.get(self._progress) or b""
 
     async def settle(self, held: bytes, progress: bytes, letters: Sequence[dict[str, Any]] = ()) -> bool:
         """Replace the progress if it is still `held`, and keep the letters with it; say whether that was so."""
         written = [msgspec.json.encode(letter) for letter in letters]
-        with reaching():
+        with stored():
             return bool(
                 await self._settle(
                     keys=[self._progress, self._letters], args=[held, progress, MOST_DEAD_LETTERS, *written]
@@ -59,22 +59,22 @@ class StreamStore:
 
     async def take_turn(self, who: str, *, lasting_seconds: float) -> bool:
         """Say whether it is the turn of `who` to push, and let it last that long from now on."""
-        with reaching():
+        with stored():
             return bool(await self._take_turn(keys=[self._turn], args=[who, int(lasting_seconds * 1000)]))
 
     async def leave_turn(self, who: str) -> None:
         """Let another one push at once, if it is the turn of `who`."""
-        with reaching():
+        with stored():
             await self._leave_turn(keys=[self._turn], args=[who])
 
     async def count_letters(self) -> int:
         """Count the dead letters that are kept."""
-        with reaching():
+        with stored():
             return int(await cast("Any", self._redis.llen(self._letters)))
 
     async def letters(self) -> list[dict[str, Any]]:
         """Return the dead letters that are kept, the newest first."""
-        with reaching():
+        with stored():
             kept = await cast("Any", self._redis.lrange(self._letters, 0, MOST_DEAD_LETTERS - 1))
         return [letter for one in kept if (letter := _read(one)) is not None]
 
