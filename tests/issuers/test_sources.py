@@ -1,5 +1,6 @@
 """Reading another issuer's keys: from a file, over HTTP, and by its metadata."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from keyturn.verifier.keysources import (
     jwks_uri,
     metadata_urls,
 )
-from keyturn.verifier.pulling import pull
+from keyturn.verifier.pulling import ANSWER_SECONDS, pull
 from serving.listening import listening
 from tests.stores.encrypted import Authority
 
@@ -187,6 +188,32 @@ async def test_a_thread_does_not_outlive_the_moment_when_its_answer_is_late() ->
     async with provider({"/keys": SET}) as origin:
         answer = await pull(urlsplit(origin), "/keys", most_bytes=1000, overdue=overdue, longest_seconds=60)
     assert (answer, asked) == (None, 1)
+
+
+def test_a_process_that_ends_does_not_wait_for_an_issuer_that_is_silent() -> None:
+    """An orchestrator that restarts it must not have to kill it: the thread that waits is woken."""
+    clock, began = SystemClock(), 0.0
+
+    async def leave() -> None:
+        nonlocal began
+        asked, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(_: web.Request) -> web.Response:
+            asked.set()
+            await ended.wait()
+            return web.Response()
+
+        async with provider({"/keys": silent}) as origin:
+            reading = asyncio.create_task(read("https://login.example", f"{origin}/keys"))
+            await asked.wait()
+            began = clock.boottime()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await asyncio.get_running_loop().shutdown_default_executor()
+            ended.set()
+
+    asyncio.run(leave())
+    assert clock.boottime() - began < ANSWER_SECONDS / 2
 
 
 async def test_a_file_is_read_anew_each_time(tmp_path: Path) -> None:
