@@ -12,6 +12,7 @@ from keyturn.contract.selectors import Entry, TokenNames, hashed
 BUCKET_SECONDS = 300
 LAST_BUCKET = 2**40  # Some ten million years; what runs out later is kept until then.
 _FEWEST_SLOTS = 1024
+_LAST_CLASS = 15  # Of buckets, by the last bits of their numbers: an hour of tokens has one bucket in nearly each.
 _RENEWED_BY_AN_ADDITION = 32  # Hashes that are marked anew with each addition, so that no addition marks them all.
 _RENEWED_BY_TIDYING = 8192
 _MERGED_AT_ONCE = 1024
@@ -38,14 +39,14 @@ class _Marks:
 
     def __init__(self, count: int) -> None:
         slots = max(_FEWEST_SLOTS, 1 << count.bit_length())  # 1 to 2 for each hash.
-        self.high, self.low = bytearray(slots), bytearray(slots)
+        self.high, self.low = array("H", bytes(2 * slots)), array("H", bytes(2 * slots))
         self.shift, self.mask = 64 - (slots.bit_length() - 1), slots - 1
         self.view = self.high, self.low, self.shift, self.mask
         self.count = 0  # How many were marked: those that are no longer held leave their marks behind.
 
     def add(self, names: "Sequence[int] | array[int]", number: int) -> None:
         """Mark hashes of a bucket."""
-        high, low, shift, mask, bit = self.high, self.low, self.shift, self.mask, 1 << (number & 7)
+        high, low, shift, mask, bit = self.high, self.low, self.shift, self.mask, 1 << (number & _LAST_CLASS)
         for name in names:
             high[name >> shift] |= bit
             low[name & mask] |= bit
@@ -84,7 +85,7 @@ class _Table:
         """Return the buckets of these classes."""
         having = self._having.get(bits)
         if having is None:
-            having = tuple(bucket for bucket in self.buckets.values() if bits >> (bucket.number & 7) & 1)
+            having = tuple(bucket for bucket in self.buckets.values() if bits >> (bucket.number & _LAST_CLASS) & 1)
             self._having[bits] = having
         return having
 
