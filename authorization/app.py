@@ -15,8 +15,7 @@ from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
 from serving.listings import Listings
 from serving.parts import Parts
-from serving.records import RecordStore
-from serving.settings import StatusListSettings, record_keys, signer_path
+from serving.settings import StatusListSettings, record_keys, record_store, signer_path
 from serving.signing import SigningClient
 
 
@@ -37,7 +36,7 @@ class AuthorizationService:
         self._identity_kid = identity.kid
         socket = signer_path(own.signer, service=self.name)
         self._signer = SigningClient(socket, identity, parts.clock, service=self.name)
-        records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        records = record_store(settings, parts.redis, parts.clock)
         minter = Minter(
             replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
             token_seconds=own.access_token, placer=self._placer(settings, longest),

@@ -11,8 +11,7 @@ from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
 from serving.probing import StoreProbe
-from serving.records import RecordStore
-from serving.settings import record_keys, signer_of
+from serving.settings import record_store, signer_of
 
 
 class IntrospectionService:
@@ -24,7 +23,7 @@ class IntrospectionService:
         own = settings.section(IntrospectionSettings)
         self._parts = parts
         self._signer = signer_of(self.name, identity=own.identity, signer=own.signer, clock=parts.clock)
-        self._records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        self._records = record_store(settings, parts.redis, parts.clock)
         self._probe = StoreProbe(self._look, parts.clock)
         # That a bound token comes with a proof of its key is for the resource server to see (RFC 9449, 6.2).
         verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=own.cached_tokens, admit_bound=True)

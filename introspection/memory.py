@@ -89,9 +89,5 @@ class Memory:
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._kept.clear()
-
     def _name(self, token: str) -> bytes:
         return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES, key=self._key).digest()

@@ -23,8 +23,7 @@ from keyturn.process.settings import RedisSettings, Settings
 from serving.application import make_application
 from serving.listening import listening
 from serving.parts import Parts
-from serving.records import RecordStore
-from serving.settings import record_keys
+from serving.settings import record_store
 from serving.storewatch import StoreWatch
 
 LANE_NOT_BEGUN = "lane_not_begun"
@@ -45,7 +44,7 @@ class KeyService:
         self._signer = Signer(
             self._rotation.keyring, parts.replica, self._rotation.publisher, self._rotation.policies, parts.clock
         )
-        self._routes = KeyRoutes(parts, self._rotation, RecordStore(parts.redis, record_keys(settings), parts.clock))
+        self._routes = KeyRoutes(parts, self._rotation, record_store(settings, parts.redis, parts.clock))
         export_rotation(parts.metrics, self._rotation, parts.replica, parts.clock)
         self._tending = Tending(self._rotation.keyring, self._rotation.rotator, parts.follower, parts.log)
         self._restoring = Restoring(self._rotation.keyring, parts.replica, parts.clock, parts.log)

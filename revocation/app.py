@@ -33,7 +33,7 @@ from serving.archiving import archive_of
 from serving.listings import Listings
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import StatusListSettings, record_keys, signer_of
+from serving.settings import StatusListSettings, record_keys, record_store, signer_of
 from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
@@ -79,7 +79,7 @@ class RevocationService:
             live_seconds=freshness.expired_after_seconds + freshness.skew_seconds,
             durable=settings.section(RedisSettings).durable, hash_at=replica.hash_at,
         )  # fmt: skip
-        records = RecordStore(parts.redis, record_keys(settings), parts.clock)
+        records = record_store(settings, parts.redis, parts.clock)
         self._stream_routes = StreamRoutes(self._streams, parts, records=records)
         self._lists = self._status_lists(settings, records)
         issuers = read_issuers(settings, own=parts.issuer)

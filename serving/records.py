@@ -1,9 +1,10 @@
 """Sealed records of opaque tokens: found by a keyed hash, opened only under the name that they were sealed for."""
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain, islice
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ from serving.storing import stored
 PREFIX = "keyturn:record:"
 RECORD_UNREADABLE = "record_unreadable"
 LARGEST_RECORD_BYTES = 16 * 1024
+MOST_RECORD_KEYS = 4  # A record that is not there is looked for under each of them.
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _MOST_READ_TOGETHER = 256
@@ -35,23 +37,45 @@ _LONGEST_REASON = 200
 
 @dataclass(frozen=True, slots=True)
 class RecordKeys:
-    """The key that seals records and the one that hides their names; neither shows itself."""
+    """The key that seals records and the one that hides their names; neither shows itself.
+
+    What `older` ones have sealed and hidden is still found; nothing new is written by them.
+    """
 
     id: str
     seal: bytes = field(repr=False)
     pepper: bytes = field(repr=False)
+    older: tuple["RecordKeys", ...] = ()
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read `{"id", "seal", "pepper"}`, the keys 32 bytes in base64url; raises MalformedInput."""
+        """Read `{"id", "seal", "pepper"}`, the keys 32 bytes in base64url, or `{"keys": [newest, …]}`, at most four.
+
+        Raises MalformedInput.
+        """
         members = decode_object(raw)
-        if members.keys() != {"id", "seal", "pepper"} or not all(isinstance(one, str) for one in members.values()):
+        rows = members["keys"] if members.keys() == {"keys"} else [members]
+        if not isinstance(rows, list) or not 0 < len(rows) <= MOST_RECORD_KEYS:
+            raise MalformedInput(f"record keys are 1 to {MOST_RECORD_KEYS}, the newest first")
+        newest, *older = (cls._parse_one(row) for row in rows)
+        if len({newest.id, *(one.id for one in older)}) != len(rows):
+            raise MalformedInput("two record keys have one id")
+        return cls(newest.id, newest.seal, newest.pepper, tuple(older))
+
+    @classmethod
+    def _parse_one(cls, members: object) -> Self:
+        if not isinstance(members, dict) or members.keys() != {"id", "seal", "pepper"}:
             raise MalformedInput("record keys have exactly id, seal and pepper")
+        if not all(isinstance(one, str) for one in members.values()):
+            raise MalformedInput("id, seal and pepper of record keys are strings")
         seal, pepper = unb64url(members["seal"]), unb64url(members["pepper"])
         if len(seal) != _KEY_BYTES or len(pepper) != _KEY_BYTES:
             raise MalformedInput(f"seal and pepper have {_KEY_BYTES} bytes each")
         return cls(members["id"], seal, pepper)
 
+
+Renew: TypeAlias = Callable[[], RecordKeys | None]
+"""Tells the record keys if there are others by now, None if they are as they were."""
 
 Positions: TypeAlias = Mapping[Lane, bytes | None]
 """Where the store says that each lane stands."""
@@ -75,39 +99,38 @@ class Page(NamedTuple):
 class RecordStore:
     """Records by token, on Redis; every method raises StoreUnavailable when the store cannot say."""
 
-    def __init__(self, redis: Redis, keys: RecordKeys, clock: Clock) -> None:
-        self._redis, self._clock = redis, clock
-        self._seal, self._pepper = AESGCM(keys.seal), keys.pepper
+    def __init__(self, redis: Redis, keys: RecordKeys, clock: Clock, *, renew: Renew = lambda: None) -> None:
+        self._redis, self._clock, self._renew = redis, clock, renew
         self._reads = Gathering(self._read_all, most_together=_MOST_READ_TOGETHER)
+        self._use(keys)
 
     async def put(self, token: str, record: dict[str, Any], *, expires_at: float) -> None:
         """Keep a token's record until `expires_at` (Unix seconds)."""
-        name = self._name(token)
+        self._look_for_keys()
         content = encode_json(record)
         if len(content) > LARGEST_RECORD_BYTES:
             raise MalformedInput(f"a record has at most {LARGEST_RECORD_BYTES} bytes")
-        nonce = entropy.token_bytes(_NONCE_BYTES)
-        box = nonce + self._seal.encrypt(nonce, content, name.encode("ascii"))
+        name, nonce = self._names(token)[0], entropy.token_bytes(_NONCE_BYTES)
+        box = nonce + self._seals[0].encrypt(nonce, content, name.encode("ascii"))
         lasting_ms = max(1, int((expires_at - self._clock.now()) * 1000))
         with stored():
             await self._redis.set(name, box, px=lasting_ms)
 
     async def get(self, token: str) -> dict[str, Any] | None:
         """Return a token's record, None if there is none; that it is still valid, the caller sees to."""
-        name = self._name(token)
-        with stored():
-            box = await self._redis.get(name)
-        return self._open(name, box)
+        return (await self.read(token)).record
 
     async def read(self, token: str) -> Reading:
-        """Return a token's record and where both lanes stand, in one round trip that others may share."""
-        name = self._name(token)
-        box, positions = await self._reads.ask(name)
-        return Reading(self._open(name, box), positions)
+        """Return a token's record and where both lanes stand, in one round trip that others may share.
+
+        One that is not there is looked for again, where there are other keys by now.
+        """
+        reading = await self._read(token)
+        return await self._read(token) if reading.record is None and self._look_for_keys() else reading
 
     async def positions(self) -> Positions:
         """Return where both lanes stand now, in one round trip that others may share."""
-        return (await self._reads.ask(None))[1]
+        return (await self._reads.ask(()))[1]
 
     async def page(self, cursor: int) -> Page:
         """Return some of all records, from a cursor on: 0 to begin with.
@@ -130,16 +153,23 @@ class RecordStore:
 
     async def delete(self, token: str) -> None:
         """Forget a token's record; one that is not there is forgotten already."""
+        self._look_for_keys()
         with stored():
-            await self._redis.delete(self._name(token))
+            await self._redis.delete(*self._names(token))
 
-    async def _read_all(self, names: Sequence[str | None]) -> list[tuple[bytes | None, Positions]]:
+    async def _read(self, token: str) -> Reading:
+        names = self._names(token)
+        boxes, positions = await self._reads.ask(names)
+        found = ((name, box) for name, box in zip(names, boxes, strict=True) if box is not None)
+        record = next((record for name, box in found if (record := self._open(name, box)) is not None), None)
+        return Reading(record, positions)
+
+    async def _read_all(self, asked: Sequence[tuple[str, ...]]) -> list[tuple[list[bytes | None], Positions]]:
         # The positions are read last: what was revoked before a record was read lies behind them.
         with store_errors(StoreUnavailable):
             pipeline = self._redis.pipeline(transaction=False)
-            for name in names:
-                if name is not None:
-                    pipeline.get(name)
+            for name in chain.from_iterable(asked):
+                pipeline.get(name)
             for lane in Lane:
                 pipeline.hget(head_key(lane), "position")
             answers = await pipeline.execute(raise_on_error=False)
@@ -149,22 +179,36 @@ class RecordStore:
         *boxes, keys, revocations = answers
         positions = {Lane.KEYS: keys, Lane.REVOCATIONS: revocations}
         found = iter(boxes)
-        return [(None if name is None else next(found), positions) for name in names]
+        return [(list(islice(found, len(names))), positions) for names in asked]
 
-    def _name(self, token: str) -> str:
-        return PREFIX + b64url(hmac.digest(self._pepper, token.encode("utf-8", "surrogatepass"), sha256))
+    def _use(self, keys: RecordKeys) -> None:
+        every = (keys, *keys.older)
+        self._seals = [AESGCM(seal) for seal in dict.fromkeys(one.seal for one in every)]
+        self._peppers = [one.pepper for one in every]
 
-    def _open(self, name: str, box: bytes | None) -> dict[str, Any] | None:
-        if box is None:
-            return None
+    def _look_for_keys(self) -> bool:
+        """Take up other keys if there are any; say so."""
+        keys = self._renew()
+        if keys is not None:
+            self._use(keys)
+        return keys is not None
+
+    def _names(self, token: str) -> tuple[str, ...]:
+        """Return the names that a token's record may have, that of the newest pepper first."""
+        text = token.encode("utf-8", "surrogatepass")
+        return tuple(PREFIX + b64url(hmac.digest(pepper, text, sha256)) for pepper in self._peppers)
+
+    def _open(self, name: str, box: bytes) -> dict[str, Any] | None:
         record = self._unsealed(name, box)
         if record is None:
             logger("records").error(RECORD_UNREADABLE)
         return record
 
     def _unsealed(self, name: str, box: bytes) -> dict[str, Any] | None:
-        try:
-            content = self._seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name.encode("utf-8"))
-            return msgspec.json.decode(content, type=dict[str, Any])
-        except (InvalidTag, ValueError, msgspec.DecodeError):  # Somebody else wrote it, or under another key.
-            return None
+        for seal in self._seals:
+            try:
+                content = seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name.encode("utf-8"))
+                return msgspec.json.decode(content, type=dict[str, Any])
+            except (InvalidTag, ValueError, msgspec.DecodeError):  # Somebody else wrote it, or under another key.
+                continue
+        return None

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from redis.asyncio import Redis
+
 from keyturn.clock import Clock
 from keyturn.contract.errors import ConfigurationError, MalformedInput
 from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
-from keyturn.process.values import Duration, Listen, Range, Secret
-from serving.records import RecordKeys
+from keyturn.process.values import Duration, Listen, Range, Secret, Unfit
+from serving.records import RecordKeys, RecordStore
 from serving.signing import NoSigner, Signer, SigningClient
 
 
@@ -33,6 +35,31 @@ class RecordSettings(Section):
 def record_keys(settings: Settings) -> RecordKeys:
     """Return the keys of the record store; raises ConfigurationError."""
     return settings.section(RecordSettings).keys()
+
+
+def record_store(settings: Settings, redis: Redis, clock: Clock) -> RecordStore:
+    """Return the records of opaque tokens; other keys in the file are taken up. Raises ConfigurationError."""
+    section = settings.section(RecordSettings)
+    return RecordStore(redis, section.keys(), clock, renew=KeysInFile(section.key).renewed)
+
+
+class KeysInFile:
+    """The file of the record keys, read again whenever somebody has to know; it may change under a running service."""
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key
+
+    def renewed(self) -> RecordKeys | None:
+        """Return the keys that stand there now, None if they are those of before, or cannot be read."""
+        try:
+            key = self._key.again()
+            if key.reveal() == self._key.reveal():
+                return None
+            keys = RecordKeys.parse(key.reveal())
+        except (Unfit, MalformedInput):  # Half-written, or gone: what was read before stays.
+            return None
+        self._key = key
+        return keys
 
 
 def signer_path(signer: Listen, *, service: str) -> Path:

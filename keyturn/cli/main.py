@@ -18,6 +18,7 @@ _COMMANDS = {
     "introspect": "checking",
     "revoke": "revoking",
     "kek": "kek",
+    "records": "recordkeys",
     "doctor": "doctor",
     "feed": "feed",
     "keys": "keys",

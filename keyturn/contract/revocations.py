@@ -1,4 +1,4 @@
-"""All revocations that still matter, in memory: about eleven bytes for a token, and a microsecond to find it."""
+"""All revocations that still matter, in memory: about thirteen bytes for a token, and some microseconds to find it."""
 
 from array import array
 from bisect import bisect_left, bisect_right
@@ -29,10 +29,10 @@ def has_ended(bucket: int, now: float) -> bool:
 
 
 class _Marks:
-    """In which buckets to look for a hash at all: a byte for each span of its high bits, and one of its low bits.
+    """In which buckets to look for a hash at all: 16 bits for each span of its high bits, and as many of its low bits.
 
-    Bit b of a byte is set if a hash of that span stands in a bucket whose number ends in b (of 8). A hash that is not
-    held is mostly told by two bytes that have no bit in common; one that is held, by one search or two.
+    Bit b is set if a hash of that span stands in a bucket whose number ends in b (of 16). A hash that is not held is
+    mostly told by two marks that have no bit in common; one that is held, by one search.
     """
 
     __slots__ = ("count", "high", "low", "mask", "shift", "view")

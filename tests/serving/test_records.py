@@ -1,17 +1,23 @@
 """Sealed records: what is kept can be read by nobody else, moved nowhere else, and is gone when its time is up."""
 
 import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from keyturn import entropy
 from keyturn.clock import SystemClock
 from keyturn.contract.encoding import b64url, encode_json
 from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import head_key
+from keyturn.process.values import Secret
 from serving.records import RecordKeys, RecordStore
-from tests.building import FickleRedis, new_access_token, new_record_keys
+from serving.settings import KeysInFile
+from tests.building import FickleRedis, new_access_token, new_record_keys, write_secret
 from tests.clocks import ManualClock
 
 RECORD = {"sub": "alice", "aud": ["https://api.example"], "exp": 1_800_000_300}
@@ -149,3 +155,82 @@ async def test_a_head_of_another_type_makes_everything_unknown(store: RecordStor
     await redis.set(head_key(lane), b"no hash")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         await store.read(token)
+
+
+def _rotated(keys: RecordKeys) -> RecordKeys:
+    """Return keys with another pepper in front."""
+    return RecordKeys("next", keys.seal, entropy.token_bytes(32), (keys, *keys.older))
+
+
+async def test_a_rotated_pepper_hides_new_records_and_finds_old_ones(redis: FickleRedis) -> None:
+    """Who learned the old pepper cannot tell any more which record is a token's; nobody loses a token by that."""
+    clock, first = SystemClock(), new_record_keys()
+    second = _rotated(first)
+    third = _rotated(second)
+    old, new = new_access_token(), new_access_token()
+    await RecordStore(redis, first, clock).put(old, {"sub": "old"}, expires_at=clock.now() + 60)
+    store = RecordStore(redis, third, clock)
+    await store.put(new, {"sub": "new"}, expires_at=clock.now() + 60)
+    before = redis.trips
+    readings = await asyncio.gather(store.read(old), store.read(new), store.read(new_access_token()))
+    assert [one.record and one.record["sub"] for one in readings] == ["old", "new", None]
+    assert redis.trips - before == 1
+    assert await RecordStore(redis, first, clock).get(new) is None  # By the old pepper it cannot be found.
+    page = await store.page(0)
+    assert sorted(record["sub"] for _, record in page.records) == ["new", "old"]
+    await store.delete(old)
+    assert await store.get(old) is None
+
+
+async def test_keys_that_change_under_a_running_service_are_taken_up(redis: FickleRedis) -> None:
+    """No restart: the writer looks before it writes, and the reader where it finds nothing."""
+    clock, first = SystemClock(), new_record_keys()
+    second, offered = _rotated(first), list[RecordKeys]()
+    reader = RecordStore(redis, first, clock, renew=lambda: offered.pop() if offered else None)
+    token = new_access_token()
+    await RecordStore(redis, second, clock).put(token, RECORD, expires_at=clock.now() + 60)
+    assert (await reader.read(token)).record is None
+    offered.append(second)
+    assert (await reader.read(token)).record == RECORD
+    writer = RecordStore(redis, first, clock, renew=_once(second))
+    other = new_access_token()
+    await writer.put(other, RECORD, expires_at=clock.now() + 60)
+    assert await RecordStore(redis, first, clock).get(other) is None
+    assert await reader.get(other) == RECORD
+
+
+def _once(keys: RecordKeys) -> Callable[[], RecordKeys | None]:
+    told = [keys]
+    return lambda: told.pop() if told else None
+
+
+def test_a_set_of_record_keys_is_read_strictly() -> None:
+    """The newest first, at most four, each id once: what is looked for under each costs the store as often."""
+    rows = [
+        {"id": str(number), "seal": b64url(bytes(32)), "pepper": b64url(bytes([number] * 32))} for number in range(5)
+    ]
+    keys = RecordKeys.parse(encode_json({"keys": rows[:4]}))
+    assert [keys.id, *(one.id for one in keys.older)] == ["0", "1", "2", "3"]
+    assert "pepper" not in repr(keys)
+    for bad in (rows, [], rows[0], [rows[0], rows[0]], [7]):
+        with pytest.raises(MalformedInput):
+            RecordKeys.parse(encode_json({"keys": bad}))
+
+
+def test_a_file_of_record_keys_is_read_again_and_survives_a_bad_hand(tmp_path: Path) -> None:
+    """A half-written file must not stop a service that works; a good one is taken up once."""
+    path = tmp_path / "records.json"
+    row = {"id": "1", "seal": b64url(bytes(32)), "pepper": b64url(bytes(32))}
+    write_secret(path, json.dumps(row))
+    file = KeysInFile(Secret.read(path))
+    assert file.renewed() is None
+    for broken in ("", "{", "{}"):
+        path.write_text(broken)
+        assert file.renewed() is None
+    path.write_text(json.dumps({"keys": [{**row, "id": "2"}, row]}))
+    renewed = file.renewed()
+    assert renewed is not None
+    assert (renewed.id, [one.id for one in renewed.older]) == ("2", ["1"])
+    assert file.renewed() is None
+    path.unlink()
+    assert file.renewed() is None
