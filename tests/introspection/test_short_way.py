@@ -139,7 +139,8 @@ async def test_who_asks_is_proved_for_each_other_head(wire: Wire, stage: Standin
     for _ in range(2):
         assert ACTIVE in (await wire.ask(token))[2]
     request = question(token)
-    wrong = request.replace(b"Basic ", b"Basic A", 1)
+    proof = request.index(b"Basic ") + 20
+    wrong = request[:proof] + bytes([request[proof] ^ 1]) + request[proof + 1 :]
     wire.writer.write(wrong)
     assert (await wire.answer())[0] == 401
     assert (await wire.ask(token, caller=OTHER))[2] == INACTIVE
