@@ -57,7 +57,7 @@ def read_event(claims: Mapping[str, Any], issuer: ForeignIssuer, *, now: float, 
             elif kind in REVOKING:
                 subject = _subject_of(claims, payload, issuer)
                 notes += subject.notes
-                selectors += _selectors(subject, issuer, _moment(claims, payload, now))
+                selectors += _selectors(subject, issuer, _moment(claims, payload, max(now, _of_claims(claims, "iat"))))
             else:
                 notes.append("event_type")
     except MalformedInput as error:
@@ -87,7 +87,7 @@ def read_logout(claims: Mapping[str, Any], issuer: ForeignIssuer, *, now: float,
         named.pop(SelectorKind.SUBJECT, None)
     lacking = SelectorKind.SUBJECT not in named and not issuer.sessions
     subject = Subject(tuple(Named(*one) for one in named.items()), ("session_without_user",) if lacking else ())
-    return Meaning(tuple(_selectors(subject, issuer, min(issued, now))), subject.notes)
+    return Meaning(tuple(_selectors(subject, issuer, issued)), subject.notes)
 
 
 def _checked(
@@ -140,13 +140,17 @@ def _of_keyturn(
         yield selector
 
 
-def _moment(claims: Mapping[str, Any], payload: Mapping[str, Any], now: float) -> float:
-    """Return when it happened: as the event says, else the token's `toe`, else its `iat`; never the future."""
+def _moment(claims: Mapping[str, Any], payload: Mapping[str, Any], latest: float) -> float:
+    """Return when it happened: as the event says, else the token's `toe`, else its `iat`; not later than `latest`.
+
+    That is now by our clock or by the issuer's, whichever is ahead: tokens are dated by the issuer's, and one that it
+    issued a moment before the event must not outlive it.
+    """
     for members, name in ((payload, "event_timestamp"), (claims, "toe"), (claims, "iat")):
         told = members.get(name)
         if isinstance(told, int | float) and not isinstance(told, bool) and told > 0:
-            return min(float(told), now)
-    return now
+            return min(float(told), latest)
+    return latest
 
 
 def _of_claims(claims: Mapping[str, Any], name: str) -> float:

@@ -78,6 +78,15 @@ def test_the_moment_is_the_events_own_and_never_the_future(
     assert read(event(payload=payload, **changes)).selectors == (selector(SelectorKind.SUBJECT, "alice", before),)
 
 
+def test_an_issuer_whose_clock_is_ahead_has_its_newest_tokens_ended() -> None:
+    """Tokens are dated by the same clock as the event: cut off at our own now, one of the last moment would live on."""
+    ahead = NOW + 0.9
+    (cutoff,) = read(event(payload={"event_timestamp": ahead}, iat=ahead)).selectors
+    assert cutoff == selector(SelectorKind.SUBJECT, "alice", ahead)
+    (cutoff,) = read_out(logout(iat=ahead)).selectors
+    assert cutoff == selector(SelectorKind.SUBJECT, "alice", ahead)
+
+
 S, SUB, JTI, CLIENT = SelectorKind.SESSION, SelectorKind.SUBJECT, SelectorKind.JTI, SelectorKind.CLIENT
 _SID = {"format": "opaque", "id": "s-1"}
 
