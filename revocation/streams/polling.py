@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from keyturn.contract.errors import MalformedInput
+from revocation.streams.bell import Bell, rung_within
 from revocation.streams.stream import MOST_AT_A_TIME, Refusal, Stream
 from revocation.streams.telling import Telling
 
@@ -63,14 +64,9 @@ def _refusal(members: object) -> Refusal:
 class Waiters:
     """Those whose poll waits for a revocation of one stream."""
 
-    def __init__(self) -> None:
-        self._rung = asyncio.Event()
-        self._waiting = 0
-
-    def ring(self) -> None:
-        """Let all who wait look again."""
-        self._rung.set()
-        self._rung = asyncio.Event()
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self.waiting = 0
 
     async def offer(self, stream: Stream, question: Question) -> Offer:
         """Return what a poll is answered with, once there is something, or the time is up.
@@ -79,32 +75,24 @@ class Waiters:
         """
         if question.most == 0:  # RFC 8936, 2.4: only what it says of others is meant.
             return Offer((), more=False)
-        rung = self._rung
+        rung = self._bell.listen()
         offer = await _offer(stream, question.most)
-        if offer.tellings or question.at_once or self._waiting >= MOST_WAITING:
+        if offer.tellings or question.at_once or self.waiting >= MOST_WAITING:
             return offer
-        self._waiting += 1
+        self.waiting += 1
         try:
             async with asyncio.timeout(LONGEST_WAIT_SECONDS):
                 while not offer.tellings:
-                    await _rung_within(rung, LOOK_AGAIN_SECONDS)
-                    rung = self._rung
+                    await rung_within(rung, LOOK_AGAIN_SECONDS)
+                    rung = self._bell.listen()
                     offer = await _offer(stream, question.most)
         except TimeoutError:
             pass
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         return offer
 
 
 async def _offer(stream: Stream, most: int) -> Offer:
     waiting = await stream.open()
     return Offer(tuple(waiting[:most]), more=len(waiting) > most)
-
-
-async def _rung_within(rung: asyncio.Event, seconds: float) -> None:
-    waiting = asyncio.ensure_future(rung.wait())
-    try:
-        await asyncio.wait({waiting}, timeout=seconds)
-    finally:
-        waiting.cancel()

@@ -12,6 +12,7 @@ from keyturn import entropy
 from keyturn.contract.encoding import decode_object
 from keyturn.contract.errors import KeyturnError, MalformedInput, StoreUnavailable
 from revocation.streams.addresses import PublicResolver
+from revocation.streams.bell import Bell, rung_within
 from revocation.streams.stream import LONGEST_WORD, Refusal, Signed, Stream
 from serving.parts import Parts
 
@@ -82,11 +83,11 @@ async def _start_of(answer: ClientResponse) -> bytes:
 class Courier:
     """Pushes one stream, while it is this replica's turn."""
 
-    def __init__(self, stream: Stream, url: str, parts: Parts) -> None:
+    def __init__(self, stream: Stream, url: str, parts: Parts, *, bell: Bell) -> None:
         self.name = stream.name
         self._stream, self._url, self._parts, self._clock = stream, url, parts, parts.clock
         self._turn = entropy.uuid7(parts.clock.now())
-        self._failures = 0
+        self._failures, self._bell = 0, bell
 
     async def run(self) -> None:
         """Push until cancelled."""
@@ -98,7 +99,12 @@ class Courier:
         async with session:
             try:
                 while True:
-                    await self._clock.sleep(await self._round(session))
+                    rung = self._bell.listen()
+                    pause = await self._round(session)
+                    if pause is None:
+                        await rung_within(rung, LOOK_AGAIN_SECONDS)
+                    else:
+                        await self._clock.sleep(pause)
             finally:
                 await self._leave()
 
@@ -108,14 +114,14 @@ class Courier:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._stream.store.leave_turn(self._turn)
 
-    async def _round(self, session: ClientSession) -> float:
-        """Push what there is, and return how long to wait before the next time."""
+    async def _round(self, session: ClientSession) -> float | None:
+        """Push what there is, and return how long to wait before the next time; None: until there is more."""
         try:
             if not await self._stream.store.take_turn(self._turn, lasting_seconds=TURN_SECONDS):
                 return LOOK_AGAIN_SECONDS
             waiting = await self._stream.open()
             if not waiting:
-                return LOOK_AGAIN_SECONDS
+                return None
             trouble = await self._push(session, await self._stream.signed(waiting[:MOST_SIGNED]))
         except KeyturnError as error:  # The store, the feed or the signer is away.
             trouble = Refusal(error.code)

@@ -23,8 +23,7 @@ class StreamRoutes:
     def __init__(self, streams: Streams, parts: Parts, *, records: RecordStore) -> None:
         self._streams, self._parts, self._records = streams, parts, records
         self._authenticator = Authenticator(parts)
-        self._waiters = {name: Waiters() for name in streams.by_name}
-        parts.follower.on_change.append(self._ring)
+        self.waiters = {name: Waiters(streams.bell) for name in streams.by_name}
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the streams."""
@@ -48,7 +47,7 @@ class StreamRoutes:
             raise OAuthError("invalid_request", str(error)) from error
         if question.taken or question.refused:
             await stream.settle(question.taken, question.refused)
-        offer = await self._waiters[name].offer(stream, question)
+        offer = await self.waiters[name].offer(stream, question)
         signed = await stream.signed(offer.tellings)
         note(request, stream=name, told=len(signed), taken=len(question.taken), refused=len(question.refused))
         answer: dict[str, Any] = {"sets": {one.telling.jti: one.token for one in signed}}
@@ -78,7 +77,3 @@ class StreamRoutes:
             return shown | {"trouble": error.code}
         dead = await stream.store.count_letters()
         return shown | {"epoch": progress.epoch, "sequence": progress.sequence, "waiting": waiting, "dead": dead}
-
-    def _ring(self) -> None:
-        for waiters in self._waiters.values():
-            waiters.ring()

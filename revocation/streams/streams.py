@@ -1,11 +1,13 @@
 """All streams of a revocation service."""
 
+import asyncio
 from collections.abc import Mapping
 
-from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.errors import ConfigurationError, KeyturnError
 from keyturn.contract.positions import Position
 from keyturn.process.running import Supervisor
-from revocation.streams.pushing import Courier
+from revocation.streams.bell import Bell
+from revocation.streams.pushing import LOOK_AGAIN_SECONDS, Courier
 from revocation.streams.settings import StreamSettings
 from revocation.streams.stream import Figures, Stream
 from serving.parts import Parts
@@ -30,11 +32,15 @@ class Streams:
             ),
             lost=counter("keyturn_stream_gaps", "Times that events could not be told any more.", labels=("stream",)),
         )  # fmt: skip
+        self.bell = Bell()
+        parts.follower.on_change.append(self.bell.ring)
         self.by_name = {
             name: Stream(name, one, parts, sign=signer.sign, figures=figures) for name, one in settings.items()
         }
         self._couriers = [
-            Courier(one, one.settings.push, parts) for one in self.by_name.values() if one.settings.push is not None
+            Courier(one, one.settings.push, parts, bell=self.bell)
+            for one in self.by_name.values()
+            if one.settings.push is not None
         ]
 
     async def need(self, position: Position, seconds: float) -> bool:
@@ -45,8 +51,19 @@ class Streams:
         return False
 
     async def run(self) -> None:
-        """Push what is to be pushed, each stream by itself, until cancelled."""
+        """Begin streams that are new, and push what is to be pushed, each by itself, until cancelled."""
         async with Supervisor(clock=self._clock) as supervisor:
             for courier in self._couriers:
                 supervisor.keep_running(f"stream-{courier.name}", courier.run)
+            await asyncio.gather(*(self._begin(stream) for stream in self.by_name.values()))
             await supervisor.forever()
+
+    async def _begin(self, stream: Stream) -> None:
+        """Have a stream begin now: what is revoked before its receiver comes for the first time is told, too."""
+        while True:
+            try:
+                await stream.open()
+            except KeyturnError:  # The store or the feed is away.
+                await self._clock.sleep(LOOK_AGAIN_SECONDS)
+            else:
+                return

@@ -49,11 +49,11 @@ class StreamService:
 
     def __init__(self, streams: Streams, stage: Standing) -> None:
         self.streams = streams
-        self._routes = StreamRoutes(streams, stage.parts, records=stage.records)
+        self.routes = StreamRoutes(streams, stage.parts, records=stage.records)
 
     def add_routes(self, app: web.Application) -> None:
         """Add the routes."""
-        self._routes.add_routes(app)
+        self.routes.add_routes(app)
 
     async def run(self) -> None:
         """Do the background work."""
@@ -71,6 +71,7 @@ class Post:
     stage: Standing
     streams: Streams
     http: ClientSession
+    routes: StreamRoutes
 
     async def revoke(self, *names: str, kind: SelectorKind = SelectorKind.SUBJECT) -> None:
         """Revoke each in an event of its own."""
@@ -116,5 +117,6 @@ async def another(post: Post, **streams: StreamSettings) -> AsyncIterator[Post]:
 @asynccontextmanager
 async def _serving(stage: Standing, settings: Mapping[str, StreamSettings]) -> AsyncIterator[Post]:
     streams = Streams(settings, stage.parts, signer=Notary())
-    async with serving_at([StreamService(streams, stage)], stage.parts) as http:
-        yield Post(stage, streams, http)
+    service = StreamService(streams, stage)
+    async with serving_at([service], stage.parts) as http:
+        yield Post(stage, streams, http, service.routes)
