@@ -38,7 +38,6 @@ class _Slot(NamedTuple):
     key: KeyRecord
     private: PrivateKey
     header: bytes
-    latest: float  # The latest `exp`.
 
 
 _Wanted: TypeAlias = tuple[str, str | None]  # Type, and algorithm if the caller minds.
@@ -89,17 +88,16 @@ class Signer:
         allowed = {one.typ: one for one in reversed(identity.may_sign)}
         for request in requests:
             _check_allowed(request, allowed.get(request.typ))
-        now = self._clock.now()
-        slots = {wanted: self._slot(wanted, now) for wanted in {(one.typ, one.alg) for one in requests}}
+        slots = {wanted: self._slot(wanted) for wanted in {(one.typ, one.alg) for one in requests}}
         if not self._leased():
             raise SignerUnavailable("the signer's lease has run out")
-        tokens = self._signed(requests, slots, now)
+        tokens = self._signed(requests, slots)
         active = self._replica.keys.active
         if not self._leased() or any(active(one.key.alg, one.key.use) is not one.key for one in slots.values()):
             raise SignerUnavailable("the signer's lease ran out while signing")
         return tokens
 
-    def _slot(self, wanted: _Wanted, now: float) -> _Slot:
+    def _slot(self, wanted: _Wanted) -> _Slot:
         typ, alg = wanted
         purpose = PURPOSES[typ]
         alg = alg or self._policies[purpose.use].algorithms[0]
@@ -107,22 +105,25 @@ class Signer:
         private = self._keyring.get(record.kid) if record is not None else None
         if record is None or private is None:
             raise SignerUnavailable(f"no active {alg} key of use {purpose.use} that can sign")
-        return _Slot(purpose, record, private, _header(alg, record.kid, typ), self._latest(record, now))
+        return _Slot(purpose, record, private, _header(alg, record.kid, typ))
 
-    def _signed(self, requests: Sequence[Request], slots: Mapping[_Wanted, _Slot], now: float) -> list[str]:
+    def _signed(self, requests: Sequence[Request], slots: Mapping[_Wanted, _Slot]) -> list[str]:
+        now = self._clock.now()
+        latest = {wanted: self._latest(slot.key, now) for wanted, slot in slots.items()}
         composed = {"iss": self._replica.issuer, "iat": int(now)}
         inputs, places = list[bytes](), {wanted: list[int]() for wanted in slots}
         for index, one in enumerate(requests):
-            slot, claims = slots[one.typ, one.alg], {**one.claims, **composed}
+            wanted, claims = (one.typ, one.alg), {**one.claims, **composed}
+            slot = slots[wanted]
             if slot.purpose.expires:
-                asked = claims.get("exp", slot.latest)
+                asked = claims.get("exp", latest[wanted])
                 if isinstance(asked, bool) or not isinstance(asked, (int, float)) or asked <= now:
                     raise SigningRefused("exp is a moment to come, in Unix seconds")
-                claims["exp"] = int(min(asked, slot.latest))
+                claims["exp"] = int(min(asked, latest[wanted]))
             inputs.append(slot.header + b64url_bytes(_encode(claims)))
-            places[one.typ, one.alg].append(index)
+            places[wanted].append(index)
         tokens = [""] * len(inputs)
-        for wanted, (_, key, private, *_) in slots.items():
+        for wanted, (_, key, private, _) in slots.items():
             signatures = sign_each(key.alg, [inputs[index] for index in places[wanted]], private)
             for index, signature in zip(places[wanted], signatures, strict=True):
                 tokens[index] = (inputs[index] + b"." + b64url_bytes(signature)).decode("ascii")
