@@ -8,6 +8,7 @@ from keyturn.cli.arguments import common_options
 from keyturn.cli.origin import origin
 from keyturn.cli.session import Session, online
 from keyturn.cli.tables import milliseconds, moment, plain, table
+from keyturn.contract.keys import Use
 
 _FRESH = "fresh"
 _READY = 200
@@ -72,11 +73,18 @@ async def _keys(session: Session) -> _Part:
         keys = _objects((await session.as_admin("GET", "/keys", accept=(200,))).object(), "keys")
     except (CannotTell, WrongUsage) as error:
         return _Part.untold("keys", error)
-    signing = [f"{key.get('alg')} {plain(key.get('kid'))[:12]}" for key in keys if key.get("phase") == "active"]
+    active = [key for key in keys if key.get("phase") == "active"]
+    idle = {_use(key) for key in keys} - {_use(key) for key in active}  # Uses of which nothing can be signed.
+    signing = [f"{key.get('alg')} {plain(key.get('kid'))[:12]}" for key in active if _use(key) == Use.ACCESS]
     phases = [str(key.get("phase")) for key in keys]
     counts = ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
-    return _Part("keys", well=bool(signing), state=f"{len(signing)} active" if signing else "none active",
-                 detail="; ".join(filter(None, (counts, ", ".join(signing)))))  # fmt: skip
+    missing = f"none active for {', '.join(sorted(idle))}" if active and idle else ""
+    return _Part("keys", well=bool(signing) and not idle, state=f"{len(active)} active" if active else "none active",
+                 detail="; ".join(filter(None, (counts, ", ".join(signing), missing))))  # fmt: skip
+
+
+def _use(key: dict[str, Any]) -> str:
+    return plain(key.get("use") or Use.ACCESS.value)
 
 
 async def _fleet(session: Session) -> _Part:
