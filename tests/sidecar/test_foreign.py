@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from keyturn.process.settings import Settings
 from keyturn.sidecar.latecomers import MOST_WAITING_ABROAD
 from keyturn.sidecar.settings import read_policies
 from keyturn.verifier.issuers import COOL_DOWN_SECONDS
-from keyturn.verifier.keysources import FILE_SECONDS
+from keyturn.verifier.keysources import FILE_SECONDS, KeysTold
 from keyturn.verifier.policy import Policy
 from tests.sidecar.beside import NAME, Beside, sidecar_of
 from tests.verifier.abroad import URL, Abroad
@@ -116,9 +115,7 @@ async def test_a_new_key_is_found_while_its_first_token_waits(desk: Desk) -> Non
     assert await desk.status(desk.abroad.mint(header={"kid": "invented"})) == 401
 
 
-async def test_an_issuer_that_is_away_is_named_and_holds_up_nobody_else(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_issuer_that_is_away_is_named_and_holds_up_nobody_else(desk: Desk) -> None:
     """/readyz says so and stays 200; its tokens are judged by the keys that are held, until those are too old."""
     token = desk.abroad.mint(exp=int(desk.beside.clock.now()) + 3600)
     assert await desk.beside.facts("/readyz") == {"status": "ready"}
@@ -142,20 +139,26 @@ async def test_an_issuer_that_is_away_is_named_and_holds_up_nobody_else(
     assert 'keyturn_issuer_reads_failed_total{issuer="workforce"} ' in metrics
 
 
-async def test_invented_keys_of_a_slow_issuer_do_not_take_the_places_of_ours(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stranger who writes the provider's name into tokens must not fill our own queue, nor wait for ever."""
-    monkeypatch.setattr("keyturn.sidecar.latecomers.PATIENCE_SECONDS", 0.3)
-    keys, hangs = desk.beside.sidecar.issuers[0], asyncio.Event()
+@pytest.fixture
+async def hanging(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let the other issuer answer only once this is set, and the last answer be older than the cool-down."""
+    answers = asyncio.Event()
 
-    async def hanging() -> Any:
-        await hangs.wait()
+    async def read() -> KeysTold:
+        await answers.wait()
         return await desk.abroad.read()
 
-    monkeypatch.setattr(keys._source, "read", hanging)
+    monkeypatch.setattr(desk.beside.sidecar.issuers[0]._source, "read", read)
     desk.beside.clock.advance(COOL_DOWN_SECONDS)
     await desk.beside.beat()
+    return answers
+
+
+async def test_invented_keys_of_a_slow_issuer_do_not_take_the_places_of_ours(
+    desk: Desk, hanging: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger who writes the provider's name into tokens must not fill our own queue."""
+    monkeypatch.setattr("keyturn.sidecar.latecomers.PATIENCE_SECONDS", 60.0)
     (queue,) = desk.beside.sidecar.latecomers.queues[1:]
     strangers = [desk.abroad.mint(header={"kid": f"invented-{number}"}) for number in range(MOST_WAITING_ABROAD)]
     waiting = asyncio.gather(*(desk.status(token) for token in strangers))
@@ -163,11 +166,20 @@ async def test_invented_keys_of_a_slow_issuer_do_not_take_the_places_of_ours(
     assert await desk.status(desk.abroad.mint(header={"kid": "one more"})) == 503
     assert desk.beside.sidecar.latecomers.ours.waiting == 0
     assert [await desk.status(one) for one in (desk.beside.world.mint(), desk.abroad.mint())] == [200, 200]
-    assert set(await waiting) == {503}
-    hangs.set()
-    await eventually(lambda: keys._flight is None)
-    assert desk.abroad.asked == 1
-    assert await desk.status(strangers[0]) == 401
+    hanging.set()
+    assert (set(await waiting), desk.abroad.asked) == ({401}, 1)
+
+
+async def test_nobody_waits_for_ever_for_a_slow_issuer(
+    desk: Desk, hanging: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway would give up first, and say something else than 503; the look itself goes on."""
+    monkeypatch.setattr("keyturn.sidecar.latecomers.PATIENCE_SECONDS", 0.02)
+    stranger = desk.abroad.mint(header={"kid": "invented"})
+    assert await desk.status(stranger) == 503
+    hanging.set()
+    await eventually(lambda: desk.beside.sidecar.issuers[0]._flight is None)
+    assert (await desk.status(stranger), desk.abroad.asked) == (401, 1)
 
 
 def test_a_policy_names_issuers_by_their_sections(tmp_path: Path) -> None:
