@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -22,7 +23,7 @@ from keyturn.contract.keys import KeyRecord, KeySet, RotationRequest, Use
 from keyturn.contract.rotation import RotationPolicy, jwks_max_age
 from keyturn.contract.timeline import Timeline, as_rows, foresee
 from keyturn.process.freshness import FreshnessSettings
-from keyturn.process.rotation import RotationSettings
+from keyturn.process.rotation import SECTIONS, RotationSettings, derived
 from keyturn.process.settings import IssuerSettings, SectionPart, Settings
 from keyturn.process.values import Duration, Range
 
@@ -43,9 +44,9 @@ class _TokenLife(SectionPart):
 
 @dataclass
 class _Found:
-    """What the configuration says: the policy if it can be read, what has to hold, and what is no setting at all."""
+    """What the configuration says: the policies that can be read, what has to hold, and what is no setting at all."""
 
-    policy: RotationPolicy | None = None
+    policies: dict[Use, RotationPolicy] = field(default_factory=dict)
     rules: list[Inequality] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     issuer: str | None = None
@@ -65,6 +66,10 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
         "--at", type=moment_of, metavar="MOMENT",
         help="begin the timeline then (Unix seconds, or ISO 8601 with a zone; default: now)",
     )  # fmt: skip
+    lint.add_argument(
+        "--use", type=Use, choices=list(Use), default=Use.ACCESS, metavar="USE",
+        help="whose keys the timeline is of: access (default), introspection or status",
+    )  # fmt: skip
     lint.add_argument("--rotations", type=_count, default=3, metavar="N", help="how many to foresee (default: 3)")
     lint.add_argument("--offline", action="store_true", help="begin with a first key; ask no issuer for its keys")
     lint.set_defaults(run=online(_lint))
@@ -79,12 +84,18 @@ async def _lint(args: argparse.Namespace, session: Session) -> ExitStatus:
     lines += [f"refused: {problem}" for problem in found.problems]
     stated = [msgspec.to_builtins(one) | {"stated": one.stated} for one in found.rules]
     told: dict[str, Any] = {"holds": found.holds, "inequalities": stated, "problems": found.problems}
-    if found.policy is None or not found.holds:
+    policy = found.policies.get(args.use)
+    if policy is None or not found.holds:
         lines += ["", "no timeline: no process starts with this configuration"]
     else:
-        timeline, began = await _foresee(args, session, found, found.policy)
-        told |= {"begins_with": began, "begins_at": timeline.begins_at, "keys": as_rows(timeline)}
-        lines += ["", *_shown(timeline, found.policy, began)]
+        timeline, began = await _foresee(args, session, found, policy)
+        told |= {
+            "use": policy.use.value,
+            "begins_with": began,
+            "begins_at": timeline.begins_at,
+            "keys": as_rows(timeline),
+        }
+        lines += ["", *_shown(timeline, policy, began)]
     session.printer.answer(told, *lines)
     return ExitStatus.YES if found.holds else ExitStatus.NO
 
@@ -108,8 +119,13 @@ def _read(settings: Settings) -> _Found:
     except ConfigurationError:
         found.issuer = None  # Another process's concern.
     if freshness is not None and rotation is not None:
-        found.policy = rotation.unchecked(freshness.freshness())
-        found.rules = inequalities(found.policy)
+        access = found.policies[Use.ACCESS] = rotation.unchecked(freshness.freshness())
+        found.rules = inequalities(access)
+        for use, shape in SECTIONS.items():
+            own = section(partial(settings.section, shape))
+            if own is not None:
+                found.policies[use] = derived(access, use, own)
+                found.rules += _more(shape.SECTION, inequalities(found.policies[use]), than=inequalities(access))
     if rotation is not None and life is not None:
         outlives = Inequality(
             rule=2, left=f"access_token {life.access_token:.12g} s", relation="<=",
@@ -120,6 +136,11 @@ def _read(settings: Settings) -> _Found:
         found.rules.append(outlives)
         found.rules.sort(key=lambda one: one.rule)
     return found
+
+
+def _more(section: str, rules: list[Inequality], *, than: list[Inequality]) -> list[Inequality]:
+    """Return the inequalities of a section that have other numbers than those of access tokens' keys."""
+    return [msgspec.structs.replace(one, left=f"{section}: {one.left}") for one in rules if one not in than]
 
 
 async def _foresee(

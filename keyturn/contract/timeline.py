@@ -117,7 +117,8 @@ class _World:
 
     def rotations(self, alg: str, *, after: float) -> int:
         """Count the keys of an algorithm that began to sign after a moment."""
-        return sum(key.alg == alg and (key.active_at or 0) > after for key in self.seen.values())
+        own = (key for key in self.seen.values() if (key.alg, key.use) == (alg, self.policy.use))
+        return sum((key.active_at or 0) > after for key in own)
 
     def span(self, key: KeyRecord) -> Span:
         """Return a key's life; the earliest moment at which it may sign is asked of the rule itself."""

@@ -313,6 +313,29 @@ async def test_status_is_one_table_of_all_parts(keyturn: Run, fake: FakeOrigin) 
     assert (ran.status, [part["well"] for part in ran.json["parts"]]) == (1, [True, True, True, False])
 
 
+async def test_status_says_for_which_use_nothing_can_be_signed(keyturn: Run, fake: FakeOrigin) -> None:
+    """Access tokens may be well while no answer can be signed."""
+    other = {"kid": "kid-three", "alg": "ES256", "phase": "revoked", "use": "introspection"}
+    fake.answer("GET /readyz", 200, {"status": "ready"})
+    fake.answer("GET /keys", 200, {"keys": [*KEYS["keys"], other]})
+    fake.answer("GET /verifiers", 200, VERIFIERS)
+    fake.answer("GET /state", 200, STATE)
+    ran = await keyturn("status")
+    assert (ran.status, "none active for introspection" in ran.out) == (1, True)
+
+
+async def test_a_use_is_asked_for_and_shown_alone(keyturn: Run, fake: FakeOrigin) -> None:
+    """One who looks for the key of status lists must not rotate that of access tokens."""
+    status = {"kid": "kid-three", "alg": "ES256", "phase": "active", "use": "status"}
+    fake.answer("GET /keys", 200, {"keys": [*({**key, "use": "access"} for key in KEYS["keys"]), status]})
+    told = (await keyturn("keys", "list", "--use", "status", "--json")).json
+    assert [key["kid"] for key in told["keys"]] == ["kid-three"]
+    fake.answer("POST /keys/rotate", 200, RECEIPT | {"lane": "keys", "kid": "kid-next"})
+    await keyturn("keys", "rotate", "--use", "status")
+    assert fake.of("/keys/rotate").json == {"use": "status"}
+    assert (await keyturn("keys", "rotate", "--use", "sig")).status == 2
+
+
 async def test_status_names_why_the_issuer_is_not_ready(keyturn: Run, fake: FakeOrigin) -> None:
     """A reason is worth more than a red light."""
     reasons = {"keyservice": "no snapshot of lane keys has been read"}

@@ -171,3 +171,38 @@ def test_the_characters_are_what_the_locale_can_show(encoding: str, active: str,
     ran = subprocess.run(argv, capture_output=True, check=False, cwd=ROOT, env=environ, timeout=30)
     assert ran.returncode == 0, ran.stderr
     assert active * 10 in ran.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[status_keys]\nactive = "20m"', "status_keys: active 1200 s (ES256) <= distribution 902 s"),
+        ("[introspection_keys]\ntoken = 0", "introspection_keys: token 0 s <= 0 s"),
+        ('[status_keys]\nalgorithms = ["ES256", "ES256"]', "status_keys: algorithms 2 is not different ones 1"),
+        ('[status_keys]\nalgorithms = ["none"]', "no keys can be made for 'none' (status_keys.algorithms"),
+        ("[introspection_keys]\nlease = 1", "introspection_keys.lease"),
+    ],
+)
+async def test_the_keys_of_every_use_are_checked_and_named_by_their_section(
+    run: Run, tmp_path: Path, text: str, named: str
+) -> None:
+    """What keyservice refuses at its start must not pass here."""
+    ran = await run("lint", "--offline", "--config", configured(tmp_path, text))
+    assert ran.status == 1
+    assert named in ran.out
+
+
+async def test_the_timeline_of_another_use_goes_by_its_own_period(run: Run, tmp_path: Path) -> None:
+    """A status key stays for as long as its lists live."""
+    config = configured(tmp_path, DAILY + '[status_keys]\nactive = "2d"\ntoken = "12h"\n')
+    ran = await run(
+        "lint", "--offline", "--config", config, "--at", AT, "--rotations", "1", "--use", "status", "--json"
+    )
+    assert (ran.status, ran.json["use"]) == (0, "status")
+    first = ran.json["keys"][0]
+    assert first["retires_at"] - first["active_at"] == 2 * 86_400
+    assert first["removed_at"] - first["retires_at"] >= 43_200
+    ran = await run("lint", "--offline", "--config", config, "--at", AT, "--rotations", "1", "--json")
+    first = ran.json["keys"][0]
+    assert (ran.json["use"], first["retires_at"] - first["active_at"]) == ("access", 7 * 86_400)
+    assert (await run("lint", "--offline", "--config", config, "--use", "sig")).status == 2
