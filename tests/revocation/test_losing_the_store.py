@@ -17,7 +17,9 @@ from keyturn.verifier.freshness import Freshness
 from serving.routing import REQUEST_SECONDS
 from stack.server import EmbeddedServer
 from tests.building import ADMIN, CLIENT
+from tests.contract.statusdecoder import status_in
 from tests.revocation.conftest import Office, authorization, office_on
+from tests.revocation.test_statuslists import bureau_on, opened
 from tests.stumbling import Mishap, Stumbling, done, stumbling_client
 from tests.waiting import eventually
 
@@ -199,3 +201,35 @@ async def test_a_frozen_and_a_killed_store_are_503_in_time_and_readiness_says_wh
         assert (await office.revoke(token, query="?wait=all"))[0] == 200
         assert not office.passes(token)
     await client.aclose()
+
+
+async def test_no_status_list_lacks_a_bit_at_whatever_step_the_store_is_lost(
+    valkey_url: str, tmp_path: Path, stumbling: Stumbling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that is told, and kept by caches, shows all that was acknowledged before; else the answer is 503."""
+    monkeypatch.setattr("revocation.statuslists.LOOK_AGAIN_SECONDS", 3600.0)  # Nobody else reads for those who ask.
+    indices = count(1)
+    async with (
+        stumbling_client(valkey_url, stumbling) as redis,
+        bureau_on(redis, valkey_url, tmp_path, beside=[stumbling]) as bureau,
+    ):
+        for how, lasting in WAYS:
+            statuses = set()
+            for at in count(1):
+                claims = await bureau.list_token(index=next(indices))
+                await bureau.revoke(jti=claims["jti"])
+                stumbling.set_out(at=at, how=how, lasting=lasting)
+                answer = await bureau.get()
+                reached = stumbling.steps >= at
+                stumbling.set_out()
+                statuses.add(answer.status)
+                if answer.status == 200:
+                    header, payload = opened(answer.body)
+                    assert status_in(claims, header, payload, bureau.office.stage.world.clock.now()) == 1, f"step {at}"
+                else:
+                    assert (answer.status, answer.headers["Retry-After"]) == (503, "1"), f"step {at}"
+                assert await bureau.status(claims) == 1, f"after step {at}"
+                if not reached:
+                    break
+            assert at > 2  # Where the lanes stand, and the rows.
+            assert statuses == {200, 503}

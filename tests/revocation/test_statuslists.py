@@ -90,7 +90,7 @@ def opened(token: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @asynccontextmanager
-async def bureau_on(valkey: Redis, url: str, folder: Path, **changes: str) -> AsyncIterator[Bureau]:
+async def bureau_on(valkey: Redis, url: str, folder: Path, **changes: Any) -> AsyncIterator[Bureau]:
     """Run the whole on a Valkey."""
     identity, socket = entropy.new_statement_key(), f"unix:{folder}/run/sign.sock"
     trust = {
