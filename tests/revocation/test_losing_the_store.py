@@ -19,8 +19,10 @@ from stack.server import EmbeddedServer
 from tests.building import ADMIN, CLIENT
 from tests.contract.statusdecoder import status_in
 from tests.revocation.conftest import Office, authorization, office_on
+from tests.revocation.receiving.test_receiving import Desk, desk_on
 from tests.revocation.test_statuslists import bureau_on, opened
 from tests.stumbling import Mishap, Stumbling, done, stumbling_client
+from tests.verifier.abroad import URL
 from tests.waiting import eventually
 
 Order = Callable[[], Awaitable[tuple[int, str]]]
@@ -233,3 +235,39 @@ async def test_no_status_list_lacks_a_bit_at_whatever_step_the_store_is_lost(
                     break
             assert at > 2  # Where the lanes stand, and the rows.
             assert statuses == {200, 503}
+
+
+@pytest.mark.parametrize("logout", [False, True], ids=["event", "logout token"])
+async def test_another_issuers_word_is_taken_or_503_at_whatever_step_the_store_is_lost(
+    valkey_url: str, tmp_path: Path, stumbling: Stumbling, logout: bool
+) -> None:
+    """RFC 8935, 2.2, and Back-Channel Logout 1.0, 2.8: what was taken its sender forgets, so it has to be durable."""
+    async with (
+        stumbling_client(valkey_url, stumbling) as redis,
+        desk_on(redis, valkey_url, tmp_path, beside=[stumbling]) as desk,
+    ):
+        for how, lasting in WAYS:
+            statuses = set()
+            for at in count(1):
+                where = f"step {at} {how.name} {lasting}"
+                name = f"{how.name}-{lasting}-{at}"
+                sub_id = {"format": "iss_sub", "iss": URL, "sub": name}
+                token = desk.logout(jti=name, sub=name) if logout else desk.event(jti=name, sub_id=sub_id).decode()
+                stumbling.set_out(at=at, how=how, lasting=lasting)
+                status = await say(desk, token, logout=logout)
+                reached = stumbling.steps >= at
+                stumbling.set_out()
+                statuses.add(status)
+                assert status in (200 if logout else 202, 503), where
+                if status == 503:  # Its sender says it again; that a logout token was heard already is no accident.
+                    assert await say(desk, token, logout=logout) in ((200, 400) if logout else (202,)), where
+                assert name in {one.value for one in await desk.revoked()}, where
+                if not reached:
+                    break
+            assert at > 2  # Whether it was taken before, and the lane.
+            assert 503 in statuses
+
+
+async def say(desk: Desk, token: str, *, logout: bool) -> int:
+    """Send what another issuer says, and return the status."""
+    return (await (desk.send_logout(token) if logout else desk.send(token.encode())))[0]

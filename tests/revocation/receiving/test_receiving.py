@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from keyturn.contract.events import RevocationsEvent, open_event
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Selector
 from revocation.receiving.meaning import LOGOUT
+from serving.service import Service
 from tests.revocation.conftest import Office, office_on
 from tests.revocation.receiving.test_meaning import SESSION_REVOKED
 from tests.verifier.abroad import URL, Abroad
@@ -66,20 +68,29 @@ class Desk:
         ]
 
 
-@pytest.fixture
-async def desk(valkey: Redis, valkey_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+@asynccontextmanager
+async def desk_on(
+    valkey: Redis, valkey_url: str, tmp_path: Path, *, beside: Sequence[Service] = ()
+) -> AsyncIterator[Desk]:
     """Run the service with one other issuer, whose keys are in a file."""
     file = tmp_path / "jwks.json"
     settings = {"URL": URL, "TOKEN": "1h", "JWKS_FILE": str(file), "ALGORITHMS": "ES256", "AUDIENCE": US}
     changes: dict[str, Any] = {f"KEYTURN_ISSUERS__WORKFORCE__{name}": value for name, value in settings.items()}
     file.write_text("{}")
-    async with office_on(valkey, valkey_url, tmp_path, **changes) as office:
+    async with office_on(valkey, valkey_url, tmp_path, beside=beside, **changes) as office:
         abroad = Abroad(office.stage.world.clock, jwks=file)
         file.write_bytes(abroad.jwks)
         keys = office.service._senders._keys[URL]
         keys._tried_at = keys._due = float("-inf")
         await eventually(lambda: keys.trouble is None, within_seconds=10)
         yield Desk(office, abroad, file)
+
+
+@pytest.fixture
+async def desk(valkey: Redis, valkey_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+    """Run the whole for one test."""
+    async with desk_on(valkey, valkey_url, tmp_path) as one:
+        yield one
 
 
 async def test_an_event_is_revoked_before_it_is_taken(desk: Desk) -> None:
