@@ -26,6 +26,7 @@ from serving.openapi import (
 from serving.receipts import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Quorum
 
 LONGEST_REASON: Final = 200
+MOST_LINES: Final = 10_000_000  # Of a list.
 MOST_DIGITS: Final = 15  # Of a sequence: a number that JSON carries exactly.
 _WAIT: Final = (
     in_query(
@@ -179,7 +180,7 @@ STATUS_LIST: Final[Schema] = {
     "security": EVERYBODY,
     "parameters": [
         in_path("id", text(64), "The last part of the uri in a token's status claim"),
-        in_header("If-None-Match", text(256), "The ETag of a list that the caller has"),
+        in_header("If-None-Match", {"type": "string"}, "The ETag of a list that the caller has"),
     ],
     "responses": {
         "200": {**answer("The list, a JWT", text(500_000), kind=MEDIA_TYPE), **_caching("The list, a JWT")},
@@ -196,9 +197,17 @@ REVOKE_LIST: Final[Schema] = {
     "tags": ["revocation"],
     "security": OPERATOR,
     "parameters": [
-        in_query("from_line", {"type": "integer", "minimum": 1}, "The number of the first line: where to go on"),
+        in_query(
+            "from_line",
+            {"type": "integer", "minimum": 1, "maximum": 10_000_000},
+            "The number of the first line: where to go on",
+        ),
         in_query("on_bad", {"enum": ["stop", "skip"]}, "What to do about a line that is no selector"),
-        in_query("before", {"type": "number", "exclusiveMinimum": 0}, "The moment of cutoffs that name none"),
+        in_query(
+            "before",
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e11},
+            "The moment of cutoffs that name none, in Unix seconds, not later than now",
+        ),
         *_WAIT,
     ],
     "requestBody": body("application/x-ndjson", {"description": "A selector a line, as POST /revocations takes it"}),

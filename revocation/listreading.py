@@ -10,12 +10,12 @@ from aiohttp import ClientPayloadError, StreamReader, web
 from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.errors import InvalidSelector, MalformedInput
 from keyturn.contract.selectors import Entry
+from revocation.description import MOST_LINES
 from revocation.lists import LARGEST_LINE_BYTES, Line, Lines
 from revocation.reading import OrderReader
 from revocation.writer import LARGEST_EVENT_BYTES, MOST_ENTRIES, RevocationWriter, Written, size_of
 from serving.parts import Parts
 
-MOST_LINES = 10_000_000
 MOST_SKIPPED = 1_000  # Bad lines, each of which is told; a list with more of them is likely to be something else.
 LONGEST_LIST_SECONDS = 900.0
 LONGEST_PAUSE_SECONDS = 10.0  # In which a client sends nothing.

@@ -271,3 +271,44 @@ async def test_another_issuers_word_is_taken_or_503_at_whatever_step_the_store_i
 async def say(desk: Desk, token: str, *, logout: bool) -> int:
     """Send what another issuer says, and return the status."""
     return (await (desk.send_logout(token) if logout else desk.send(token.encode())))[0]
+
+
+async def test_a_list_tells_as_settled_what_is_durable_at_whatever_step_the_store_is_lost(
+    office: Office, stumbling: Stumbling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever goes on behind the line that he was told has lost nothing, wherever the list broke off."""
+    monkeypatch.setattr("revocation.listreading.MOST_ENTRIES", 2)  # So that five lines are three parts.
+    now = office.stage.world.clock.now
+    for how, lasting in WAYS:
+        ends = set()
+        for at in count(1):
+            where, headers = f"step {at} {how.name} {lasting}", await operator(office)
+            names = [entropy.uuid7(now()) for _ in range(5)]
+            bearers = [office.jwt(jti=name) for name in names]
+            stumbling.set_out(at=at, how=how, lasting=lasting)
+            line, end = await list_of(office, headers, names)
+            reached = stumbling.steps >= at
+            stumbling.set_out()
+            ends.add(end)
+            for bearer in bearers[:line]:
+                await refused(office, bearer, where)
+            if end != "done":
+                assert await list_of(office, headers, names[line:], from_line=line + 1) == (5, "done"), where
+            for bearer in bearers:
+                await refused(office, bearer, where)
+            if not reached:
+                break
+        assert at > 3  # The operator's token, and three parts at least.
+        assert ends >= {"503", "stopped", "done"}, f"{how.name} {lasting}"
+
+
+async def list_of(office: Office, headers: dict[str, str], names: list[str], *, from_line: int = 1) -> tuple[int, str]:
+    """Send a list; return up to which line it is settled, and how it ended."""
+    content = b"".join(json.dumps({"jti": name}).encode() + b"\n" for name in names)
+    headers = {**headers, "Content-Type": "application/x-ndjson"}
+    path = f"/revocations/bulk?from_line={from_line}"
+    status, told = await asked(office, "POST", path, headers, data=content)
+    if status == 503:
+        return from_line - 1, "503"
+    last = json.loads(told.splitlines()[-1])
+    return last["line"], last["status"]
