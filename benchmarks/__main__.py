@@ -12,7 +12,19 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bulk, http_alone, p4, p7, p9, push, revocations, rotation_growth, rotation_orders, rotation_sign
+from benchmarks import (
+    bulk,
+    http_alone,
+    intro_storm,
+    p4,
+    p7,
+    p9,
+    push,
+    revocations,
+    rotation_growth,
+    rotation_orders,
+    rotation_sign,
+)
 from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError
 from benchmarks.rounds import Row
 
@@ -26,6 +38,7 @@ ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "HTTP": http_alone.measure,
     "P4": p4.measure,
     "P7": p7.measure,
+    "INTRO10K": intro_storm.measure,
     "P9": p9.measure,
     "P10": rotation_orders.measure,
     "P11": revocations.measure,
@@ -34,7 +47,7 @@ ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "STORM": push.measure_storm,
     "SIGN": rotation_sign.measure,
 }
-STANDARD: tuple[str, ...] = ("P4", "P7", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN", "BULK")
+STANDARD: tuple[str, ...] = ("P4", "P7", "INTRO10K", "P9", "P10", "P11", "P14", "PUSH500", "STORM", "SIGN", "BULK")
 """What is measured unless rows are named."""
 
 

@@ -87,7 +87,7 @@ def _name(members: Mapping[str, Any], member: str) -> str:
 
 def hashed(key: bytes, kind: SelectorKind, iss: str, value: str) -> int:
     """Return the keyed 64-bit hash under which replicas hold a selector; the key is the epoch's."""
-    text = f"{kind.value}\0{iss}\0{value}".encode("utf-8", "surrogatepass")
+    text = "\0".join((kind, iss, value)).encode("utf-8", "surrogatepass")  # Cheaper than `kind.value`: each entry pays.
     return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big")
 
 
