@@ -14,7 +14,7 @@ from keyturn.verifier.replica import Replica
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.signing import Signer
 
-MOST_KEPT: Final = 4096
+MOST_KEPT: Final = 1024
 ANSWER_KEPT_SECONDS: Final = 1.0
 PHANTOM_KEPT_SECONDS: Final = 30.0
 # What a phantom token takes over from the record: RFC 9068, 2.2, and what a revocation or a binding may name.

@@ -12,7 +12,7 @@ from keyturn.contract.credentials import CredentialKind, credential_kind, secret
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.errors import InvalidToken, ReplicaExpired
 from keyturn.contract.trust import Client, Trust
-from serving.clientassertions import ASSERTION_TYPE, ClientKeys, Decoy, SpentAssertions, read_assertion
+from serving.clientassertions import ASSERTION_TYPE, ClientKeys, SpentAssertions, read_assertion
 from serving.failures import Failures
 from serving.knowncallers import KnownCallers
 from serving.parts import Parts
@@ -27,6 +27,7 @@ LONGEST_CLIENT_ID = 256
 LONGEST_SECRET = 512
 _MOST_CLIENT_KEYS: Final = 4096
 _NOBODY = Client(secret_hash=secret_hash(""))
+_NO_KEYS: Final = ClientKeys()
 _REFUSED: Final = "no such client, or not its proof"
 
 
@@ -58,7 +59,7 @@ class Authenticator:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._spent = SpentAssertions(parts.redis, parts.clock, skew_seconds=parts.skew_seconds)
-        self._known, self._failures, self._decoy = KnownCallers(), Failures(parts.clock), Decoy()
+        self._known, self._failures = KnownCallers(), Failures(parts.clock)
         self._keys: dict[str, ClientKeys] = {}
         self._keys_of: Trust | None = None
         about = "Requests whose client did not prove who it is."
@@ -120,8 +121,8 @@ class Authenticator:
             raise OAuthError("invalid_request", "client_id is not the client that authenticates")
         client_id = assertion.client_id
         client = trust.document.clients.get(client_id)
-        keys = self._client_keys(client_id, trust) if client is not None else None
-        if not (keys or self._decoy).verify(assertion) or client is None:
+        keys = _NO_KEYS if client is None else self._client_keys(client_id, trust)
+        if not keys.verify(assertion) or client is None:
             note(request, refused="signature")
             raise await self._refusal(request, ASSERTION, client_id=client_id)
         if not await self._spent.spend(assertion):
@@ -131,13 +132,13 @@ class Authenticator:
             )
         return Caller(client_id, client, ASSERTION)
 
-    def _client_keys(self, client_id: str, trust: Trust) -> ClientKeys | None:
-        """Return a client's prepared keys, None if it has none."""
+    def _client_keys(self, client_id: str, trust: Trust) -> ClientKeys:
+        """Return a client's keys, prepared once for each trust document."""
         if trust is not self._keys_of or len(self._keys) >= _MOST_CLIENT_KEYS:
             self._keys_of, self._keys = trust, {}
-        if client_id not in self._keys and (registered := trust.client_keys(client_id)):
-            self._keys[client_id] = ClientKeys(registered)
-        return self._keys.get(client_id)
+        if client_id not in self._keys:
+            self._keys[client_id] = ClientKeys(trust.client_keys(client_id))
+        return self._keys[client_id]
 
 
 def _by_secret(presented: _Presented, trust: Trust) -> Client | None:

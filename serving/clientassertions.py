@@ -1,6 +1,7 @@
 """How a client proves itself by a JWT that it signed (private_key_jwt: RFC 7523, 2.2 and 3), each one used once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -25,6 +26,7 @@ _TYPES: Final = frozenset(
 )
 _FOREIGN_KEY_MEMBERS: Final = frozenset({"jku", "x5u", "jwk", "x5c", "crit", "b64"})
 _FARTHEST_MOMENT: Final = 1e11
+_DECOY: Final = ALGORITHMS["ES256"]
 _DECOY_SIGNATURE: Final = b"\x01" * 64
 
 
@@ -107,20 +109,26 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
 class ClientKeys:
     """The public keys of one client, prepared once; those that do not fit an algorithm of ours are none."""
 
-    def __init__(self, jwks: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, jwks: Sequence[Mapping[str, Any]] = ()) -> None:
         self._jwks = jwks[:MOST_KEYS]
         self._prepared: dict[tuple[int, str], PublicKey | None] = {}
 
     def verify(self, assertion: ClientAssertion) -> bool:
-        """Say whether one of the keys made the signature: the one that `kid` names, where both have one."""
-        algorithm = ALGORITHMS[assertion.alg]
+        """Say whether one of the keys made the signature: the one that `kid` names, where both have one.
+
+        A client without a key that fits costs a signature check as well: the time does not tell who has which keys.
+        """
+        algorithm, fitting = ALGORITHMS[assertion.alg], list(self._fitting(assertion))
+        if not fitting:
+            _DECOY.verify(assertion.signing_input, _decoy_key(), _DECOY_SIGNATURE)
+        return any(algorithm.verify(assertion.signing_input, key, assertion.signature) for key in fitting)
+
+    def _fitting(self, assertion: ClientAssertion) -> Iterator[PublicKey]:
         for index, jwk in enumerate(self._jwks):
-            if assertion.kid is not None and jwk.get("kid") not in (None, assertion.kid):
-                continue
-            key = self._key(index, jwk, assertion.alg)
-            if key is not None and algorithm.verify(assertion.signing_input, key, assertion.signature):
-                return True
-        return False
+            named = assertion.kid is None or jwk.get("kid") in (None, assertion.kid)
+            key = self._key(index, jwk, assertion.alg) if named else None
+            if key is not None:
+                yield key
 
     def _key(self, index: int, jwk: Mapping[str, Any], alg: str) -> PublicKey | None:
         if jwk.get("alg") not in (None, alg) or jwk.get("use") not in (None, "sig"):
@@ -133,16 +141,10 @@ class ClientKeys:
         return self._prepared[index, alg]
 
 
-class Decoy:
-    """Costs what a signature check costs, so that a client without keys is not told from one with them by the time."""
-
-    def __init__(self) -> None:
-        self._key = entropy.new_key("ES256").public_key()
-
-    def verify(self, assertion: ClientAssertion) -> bool:
-        """Look at a signature that nobody made; never holds."""
-        ALGORITHMS["ES256"].verify(assertion.signing_input, self._key, _DECOY_SIGNATURE)
-        return False
+@cache
+def _decoy_key() -> PublicKey:
+    """Return a key that nobody has the other half of."""
+    return entropy.new_key("ES256").public_key()
 
 
 class SpentAssertions:

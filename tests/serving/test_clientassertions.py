@@ -176,6 +176,31 @@ async def test_only_the_client_s_own_keys_count(stage: Standing) -> None:
     assert told == {"invalid_client: no such client, or not its proof"}
 
 
+async def test_every_assertion_that_fails_costs_a_signature_check(
+    stage: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, as a clock on a busy machine cannot tell: time must not say which client has keys, or of which kind."""
+    maker, checked = Maker(stage.world), list[str]()
+    for alg, algorithm in ALGORITHMS.items():
+        verify = algorithm.verify
+
+        def noting(*given: Any, alg: str = alg, verify: Any = verify) -> bool:
+            checked.append(alg)
+            return bool(verify(*given))
+
+        monkeypatch.setattr(algorithm, "verify", noting)
+    for assertion in (
+        maker.make(key=entropy.new_key("ES256")),
+        maker.make(iss="keyless", sub="keyless"),
+        maker.make(iss="nobody", sub="nobody"),
+        maker.make(header={"kid": "unknown"}),
+        maker.make("EdDSA", iss="nobody", sub="nobody"),
+    ):
+        checked.clear()
+        assert (await refused(stage, assertion)).status == 401
+        assert checked == ["ES256"]
+
+
 async def test_one_way_only(stage: Standing) -> None:
     """RFC 6749, 2.3: not an assertion beside a secret or a header; nor for another client_id (RFC 7521, 4.2)."""
     maker = Maker(stage.world)
