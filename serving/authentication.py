@@ -9,7 +9,6 @@ from urllib.parse import unquote_plus
 from aiohttp import hdrs, web
 
 from keyturn.contract.credentials import CredentialKind, credential_kind, secret_hash, secret_matches
-from keyturn.contract.encoding import encode_json
 from keyturn.contract.errors import InvalidToken, ReplicaExpired
 from keyturn.contract.trust import Client, Trust
 from serving.clientassertions import ASSERTION_TYPE, ClientKeys, SpentAssertions, read_assertion
@@ -27,6 +26,7 @@ LONGEST_CLIENT_ID = 256
 LONGEST_SECRET = 512
 _MOST_CLIENT_KEYS: Final = 4096
 _NOBODY = Client(secret_hash=secret_hash(""))
+_PROOFS: Final = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
 _NO_KEYS: Final = ClientKeys()
 _REFUSED: Final = "no such client, or not its proof"
 
@@ -59,7 +59,8 @@ class Authenticator:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._spent = SpentAssertions(parts.redis, parts.clock, skew_seconds=parts.skew_seconds)
-        self._known, self._failures = KnownCallers(), Failures(parts.clock)
+        self._known: KnownCallers[Caller] = KnownCallers()
+        self._failures = Failures(parts.clock)
         self._keys: dict[str, ClientKeys] = {}
         self._keys_of: Trust | None = None
         about = "Requests whose client did not prove who it is."
@@ -73,22 +74,30 @@ class Authenticator:
         Raises ReplicaExpired while no trust document is held, StoreUnavailable where it cannot be said whether an
         assertion is used for the first time.
         """
-        presented = _read_presented(request, form)
         trust = self._parts.replica.trust
+        if (caller := self._known_caller(request, form, trust)) is not None:
+            return caller
+        presented = _read_presented(request, form)
         if trust.version == 0:
             raise ReplicaExpired("no trust document has been read yet", silence_seconds=float("inf"))
         if isinstance(presented, OAuthError):
             raise await self._slowed(request, presented, client_id=form.get("client_id", ""), method="none")
         if presented.method == ASSERTION:
             return await self._by_assertion(request, presented, trust)
-        key = encode_json([presented.method, presented.client_id, presented.secret])
-        client = self._known.get(key, trust)
+        client = _by_secret(presented, trust)
         if client is None:
-            client = _by_secret(presented, trust)
-            if client is None:
-                raise await self._refusal(request, presented.method, client_id=presented.client_id)
-            self._known.keep(key, trust, client)
-        return Caller(presented.client_id, client, presented.method)
+            raise await self._refusal(request, presented.method, client_id=presented.client_id)
+        caller = Caller(presented.client_id, client, presented.method)
+        if caller.method == BASIC:
+            self._known.keep(_header_bytes(request), trust, caller)
+        return caller
+
+    def _known_caller(self, request: web.Request, form: Mapping[str, str], trust: Trust) -> Caller | None:
+        """Return who sent this very `Authorization` before and was let in, if there is nothing else to look at."""
+        if len(request.headers.getall(hdrs.AUTHORIZATION, [])) != 1 or not form.keys().isdisjoint(_PROOFS):
+            return None
+        caller = self._known.get(_header_bytes(request), trust)
+        return caller if caller is not None and form.get("client_id", caller.client_id) == caller.client_id else None
 
     async def note_failure(self, request: web.Request, *, client_id: str, method: str) -> int:
         """Count a failure, and return after how many seconds to come back (0: at once); waits where there were many."""
@@ -139,6 +148,10 @@ class Authenticator:
         if client_id not in self._keys:
             self._keys[client_id] = ClientKeys(trust.client_keys(client_id))
         return self._keys[client_id]
+
+
+def _header_bytes(request: web.Request) -> bytes:
+    return request.headers[hdrs.AUTHORIZATION].encode("utf-8", "surrogateescape")
 
 
 def _by_secret(presented: _Presented, trust: Trust) -> Client | None:

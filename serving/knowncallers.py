@@ -2,38 +2,39 @@
 
 import hmac
 from hashlib import sha256
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from keyturn import entropy
-from keyturn.contract.trust import Client, Trust
+from keyturn.contract.trust import Trust
 
 MOST_KNOWN: Final = 4096
 _KEY_BYTES: Final = 32
+Known = TypeVar("Known")
 
 
-class KnownCallers:
-    """Clients by what they presented, under one trust document; a bounded number."""
+class KnownCallers(Generic[Known]):
+    """Callers by what they presented, under one trust document; a bounded number."""
 
     def __init__(self) -> None:
         self._key = entropy.token_bytes(_KEY_BYTES)
         self._trust: Trust | None = None
-        self._known: dict[bytes, Client] = {}
+        self._known: dict[bytes, Known] = {}
 
     def __len__(self) -> int:
         """Count them."""
         return len(self._known)
 
-    def get(self, presented: bytes, trust: Trust) -> Client | None:
+    def get(self, presented: bytes, trust: Trust) -> Known | None:
         """Return who presented these bytes before, under this very trust document."""
         if trust is not self._trust:
             self._trust = trust
             self._known.clear()
         return self._known.get(hmac.digest(self._key, presented, sha256))
 
-    def keep(self, presented: bytes, trust: Trust, client: Client) -> None:
-        """Remember a client whose proof held under this trust document."""
+    def keep(self, presented: bytes, trust: Trust, caller: Known) -> None:
+        """Remember a caller whose proof held under this trust document."""
         if trust is not self._trust:
             return
         if len(self._known) >= MOST_KNOWN:
             del self._known[next(iter(self._known))]
-        self._known[hmac.digest(self._key, presented, sha256)] = client
+        self._known[hmac.digest(self._key, presented, sha256)] = caller

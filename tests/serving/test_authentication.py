@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
@@ -62,6 +63,33 @@ async def test_a_client_proves_itself_by_basic_or_by_the_form(stage: Standing) -
     assert posted.method == "client_secret_post"
     assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]), client_id=CLIENT)).client_id == CLIENT
     assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]).replace("Basic", "bAsIc"))).client_id == CLIENT
+
+
+async def test_who_was_let_in_by_a_header_is_known_by_it_and_held_to_the_rest(stage: Standing) -> None:
+    """The second look says what the first would: to another proof beside it, another client_id, a new secret."""
+    authenticator, good = Authenticator(stage.parts), value(CLIENT, SECRETS[CLIENT])
+
+    async def once(*authorization: str, **form: str) -> Caller:
+        return await authenticator.authenticate(request(*authorization), form)
+
+    first = await once(good)
+    assert await once(good) is first
+    assert await once(good, client_id=CLIENT) is first
+    for authorization, form in (
+        ([good], {"client_secret": SECRETS[CLIENT]}),
+        ([good], {"client_assertion": "x"}),
+        ([good], {"client_assertion_type": "x"}),
+        ([good], {"client_id": ADMIN}),
+        ([good, good], {}),
+    ):
+        with pytest.raises(OAuthError) as caught:
+            await once(*authorization, **form)
+        assert caught.value.status == 400
+    changed = {**CLIENTS, CLIENT: msgspec.structs.replace(CLIENTS[CLIENT], secret_hash=secret_hash("another"))}
+    stage.member.replica.adopt_trust(stage.world.trust(version=2, clients=changed))
+    with pytest.raises(OAuthError):
+        await once(good)
+    assert (await once(value(CLIENT, "another"))).client == changed[CLIENT]
 
 
 async def test_basic_is_form_decoded(stage: Standing) -> None:
