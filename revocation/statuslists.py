@@ -213,8 +213,9 @@ class StatusLists:
     def _forget_expired(self) -> None:
         now = self._parts.clock.now()
         self._book.forget_expired(now - self._keep_seconds)
-        for name in self._signed.keys() - self._book.listings.keys():
-            del self._signed[name], self._signing[name]
+        for name in (self._signed.keys() | self._signing.keys()) - self._book.listings.keys():
+            self._signed.pop(name, None)  # One of them alone: it is being signed, or could not be.
+            self._signing.pop(name, None)
         for name in [name for name, until in self._unreadable.items() if until <= now]:
             del self._unreadable[name]
 

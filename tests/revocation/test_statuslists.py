@@ -106,7 +106,9 @@ async def bureau_on(valkey: Redis, url: str, folder: Path, **changes: Any) -> As
         ),
     }
     async with AsyncExitStack() as stack:
-        office = await stack.enter_async_context(office_on(valkey, url, folder, trust=trust, **(names | changes)))
+        office = await stack.enter_async_context(
+            office_on(valkey, url, folder, trust=trust, **(names | changes))
+        )
         signer = FakeSigner(office.stage)
         await stack.enter_async_context(listening(signer.application(), socket))
         keys = RecordKeys.parse((folder / "records.json").read_bytes())
@@ -320,19 +322,23 @@ async def test_a_store_that_lost_its_rows_takes_no_bit_back(bureau: Bureau, valk
     assert [await bureau.status(one) for one in (claims, late)] == [1, 1]
 
 
-async def test_a_store_that_is_away_is_503(bureau: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody who cannot be reached may have acknowledged something: the relying party goes on by its copy, to `exp`."""
+async def test_lists_that_end_leave_nothing_behind(bureau: Bureau) -> None:
+    """Whether they were signed, could not be, or are being signed at that moment."""
+    lists, now = bureau.lists, bureau.office.stage.world.clock.now()
+    gone = {"exp": int(now - 1000)}
     await bureau.list_token()
     assert (await bureau.get()).status == 200
-    await bureau.office.stage.redis.connection_pool.disconnect()
-
-    async def gone(*_arguments: object, **_options: object) -> None:
-        raise ConnectionError("gone")
-
-    monkeypatch.setattr(bureau.office.stage.redis, "xrange", gone)
-    for path in ("/statuslists/first", "/statuslists"):
-        answer = await bureau.get(path)
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    for name in ("a", "b"):
+        await bureau.list_token(name=name, **gone)
+    bureau.signer.status = 503
+    for name in ("a", "b"):
+        assert (await bureau.get(f"/statuslists/{name}")).status in (503, 404)
+    lists._signed["b"] = lists._signed["first"]
+    lists._forget_expired()
+    for held in (lists._signed, lists._signing, lists._book.listings):
+        assert list(held) == ["first"]
+    bureau.signer.status = 200
+    assert [(await bureau.get(f"/statuslists/{name}")).status for name in ("first", "a", "b")] == [200, 404, 404]
 
 
 async def test_without_lists_there_are_none(valkey: Redis, valkey_url: str, tmp_path: Path) -> None:
