@@ -74,6 +74,7 @@ class StatusLists:
         self._unreadable: dict[str, float] = {}  # Lists of which a row cannot be opened, and until when that counts.
         # Up to where rows were read, and the feed was joined with them: a place in these indexes.
         self._after: bytes | None = None
+        self._forgot_at = 0.0
         self._place = (0, 0)
         self._indexes: tuple[RevocationIndex, ...] = ()
         self._current: Gathering[None, None] = Gathering(
@@ -149,6 +150,9 @@ class StatusLists:
         target = parts.replica.place(Lane.REVOCATIONS)
         while self._indexes != parts.replica.indexes or self._place < target:
             await self._join()
+        if parts.clock.now() < self._forgot_at:
+            self._after = None  # The clock was ahead: what it let go of may be alive.
+            self._forgot_at = 0.0
         await self._read_rows()
         if self._book.tokens > MOST_TOKENS:
             raise Busy(f"more than {MOST_TOKENS} live tokens are listed")
@@ -213,6 +217,7 @@ class StatusLists:
     def _forget_expired(self) -> None:
         now = self._parts.clock.now()
         self._book.forget_expired(now - self._keep_seconds)
+        self._forgot_at = now
         for name in (self._signed.keys() | self._signing.keys()) - self._book.listings.keys():
             self._signed.pop(name, None)  # One of them alone: it is being signed, or could not be.
             self._signing.pop(name, None)

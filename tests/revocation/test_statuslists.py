@@ -106,9 +106,7 @@ async def bureau_on(valkey: Redis, url: str, folder: Path, **changes: Any) -> As
         ),
     }
     async with AsyncExitStack() as stack:
-        office = await stack.enter_async_context(
-            office_on(valkey, url, folder, trust=trust, **(names | changes))
-        )
+        office = await stack.enter_async_context(office_on(valkey, url, folder, trust=trust, **(names | changes)))
         signer = FakeSigner(office.stage)
         await stack.enter_async_context(listening(signer.application(), socket))
         keys = RecordKeys.parse((folder / "records.json").read_bytes())
@@ -178,11 +176,18 @@ async def test_a_thousand_who_ask_at_once_see_what_was_acknowledged_before(burea
     assert len(bureau.signer.batches) <= 2 * len(claims)
 
 
-async def test_a_revocation_by_another_process_is_in_the_list_as_well(bureau: Bureau) -> None:
-    """Several revocation services may run: each answers for the store, and not for itself alone."""
+async def test_a_revocation_by_another_process_is_in_the_list_as_well(
+    bureau: Bureau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several revocation services may run: each answers for the store, and not for what it has heard by chance."""
     world, stage = bureau.office.stage.world, bureau.office.stage
     claims = await bureau.list_token()
     assert await bureau.status(claims) == 0
+
+    async def overhear(*_word: object) -> None:
+        pass
+
+    monkeypatch.setattr(stage.parts.follower, "_take", overhear)
     await stage.revoke(world.entry(SelectorKind.JTI, claims["jti"]), elsewhere=True)
     assert await bureau.status(claims) == 1
 
@@ -339,6 +344,17 @@ async def test_lists_that_end_leave_nothing_behind(bureau: Bureau) -> None:
         assert list(held) == ["first"]
     bureau.signer.status = 200
     assert [(await bureau.get(f"/statuslists/{name}")).status for name in ("first", "a", "b")] == [200, 404, 404]
+
+
+async def test_a_clock_that_was_ahead_takes_no_list_away(bureau: Bureau) -> None:
+    """An hour ahead it lets go of all; once it is put right, what lives is read again."""
+    claims = await bureau.list_token()
+    await bureau.revoke(jti=claims["jti"])
+    lists, now = bureau.lists, bureau.office.stage.world.clock.now()
+    assert await bureau.status(claims) == 1
+    lists._book.forget_expired(now + 3600)
+    lists._forgot_at = now + 3600
+    assert await bureau.status(claims) == 1
 
 
 async def test_without_lists_there_are_none(valkey: Redis, valkey_url: str, tmp_path: Path) -> None:
