@@ -43,14 +43,14 @@ async def test_what_is_no_token_of_ours_is_200_and_changes_nothing(office: Offic
 
 
 async def test_an_unknown_opaque_token_is_200(office: Office) -> None:
-    """Checklist 1: one that never was, or whose record ran out."""
+    """Checklist 1, RFC 7009, 2.2: one that never was, or whose record ran out."""
     token = await office.opaque()
     await office.records.delete(token)
     assert (await office.revoke(token), office.position) == ((200, None), (1, 0))
 
 
 async def test_a_token_that_was_revoked_before_is_200_again(office: Office) -> None:
-    """Checklist 1: a retry after a lost answer must not fail, nor make the lane grow."""
+    """Checklist 1, RFC 7009, 2.2: a retry after a lost answer must not fail, nor make the lane grow."""
     for token in (office.jwt(), await office.opaque()):
         assert await office.revoke(token) == (200, None)
         held = office.position
@@ -58,7 +58,7 @@ async def test_a_token_that_was_revoked_before_is_200_again(office: Office) -> N
 
 
 async def test_a_long_expired_jwt_is_200_without_an_event(office: Office) -> None:
-    """Checklist 1: nothing accepts it any more, so there is nothing to remember."""
+    """Checklist 1, RFC 7009, 2.2: nothing accepts it any more, so there is nothing to remember."""
     now = int(office.stage.world.clock.now())
     token = office.jwt(iat=now - 4000, exp=now - 3600)
     assert (await office.revoke(token), office.position) == ((200, None), (1, 0))
@@ -81,7 +81,7 @@ async def test_another_clients_token_is_not_revoked(office: Office) -> None:
 
 
 async def test_a_dead_store_is_503_whatever_the_token(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checklist 4: a 200 would be a promise that nobody keeps."""
+    """Checklist 4, RFC 7009, 2.2.1: a 200 would be a promise that nobody keeps, of a token that lives."""
     tokens = [office.jwt(), await office.opaque(), "nonsense"]
     revoked = office.jwt()
     await office.revoke(revoked)
@@ -136,14 +136,14 @@ async def test_an_unknown_key_and_a_dead_feed_are_503(office: Office, monkeypatc
 
 
 async def test_a_token_that_is_not_valid_yet_can_be_revoked(office: Office) -> None:
-    """Checklist 5: it would become valid later."""
+    """Checklist 5, RFC 7009, 2.1: it would become valid later."""
     now = office.stage.world.clock.now()
     token = office.jwt(nbf=now + 100)
     assert (await office.revoke(token), office.position) == ((200, None), (1, 1))
 
 
 async def test_a_token_of_a_retired_key_can_be_revoked(office: Office) -> None:
-    """Checklist 5: retiring keys still vouch, so their tokens must be revocable."""
+    """Checklist 5, RFC 7009, 2.1: retiring keys still vouch, so their tokens must be revocable."""
     world, token = office.stage.world, office.jwt()
     await world.publisher(Lane.KEYS, office.verifier).append([Retired(kid=world.signing_kid), *world.first_key()])
     assert office.passes(token)
@@ -170,7 +170,7 @@ async def test_a_refresh_token_takes_its_grant_along(office: Office) -> None:
 
 
 async def test_an_unverified_jti_is_never_acted_upon(office: Office) -> None:
-    """Checklist 7: else anybody with a client could revoke anybody's token by forging its jti."""
+    """Checklist 7, RFC 7009, 2.1: else anybody with a client could revoke anybody's token by forging its jti."""
     token = office.jwt()
     head, payload, signature = token.split(".")
     forged = office.stage.world.new_key()
@@ -185,7 +185,7 @@ async def test_an_unverified_jti_is_never_acted_upon(office: Office) -> None:
 
 
 async def test_at_200_the_event_is_in_the_stream(office: Office, valkey: Redis) -> None:
-    """Checklist 8: durable first, then the answer."""
+    """Checklist 8, RFC 7009, 2.2: durable first, then the answer."""
     await office.revoke(office.jwt())
     assert await valkey.xlen(stream_key(Lane.REVOCATIONS, 1)) == 1
 
@@ -204,7 +204,7 @@ async def test_a_record_that_cannot_be_deleted_does_not_undo_the_revocation(
 
 
 async def test_a_revocation_outlives_its_token(office: Office) -> None:
-    """Checklist 9: kept at least the remaining life and the skew of both sides."""
+    """Checklist 9, RFC 7009, 2: kept at least the remaining life and the skew of both sides."""
     now = office.stage.world.clock.now()
     await office.revoke(office.jwt(exp=int(now + 200)))
     index = office.stage.parts.replica.indexes[0]

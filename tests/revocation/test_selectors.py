@@ -44,7 +44,7 @@ async def test_each_selector_ends_what_it_names_and_nothing_else(
 
 
 async def test_a_cutoff_catches_later_tokens_of_an_old_grant_and_spares_a_new_one(office: Office) -> None:
-    """Checklist 10: however late a descendant is minted it dies, and a fresh sign-in right after works."""
+    """Checklist 10, RFC 7009, 2.1: however late a descendant is minted it dies; a new sign-in works."""
     world = office.stage.world
     old_grant = entropy.uuid7(world.clock.now() - 60)
     status, _ = await office.admin("POST", "/revocations?wait=all", {"selector": {"sub": "alice"}})
