@@ -11,7 +11,7 @@ from revocation.streams.telling import Telling
 
 LONGEST_WAIT_SECONDS = 8.0  # Below the services' request timeout.
 LOOK_AGAIN_SECONDS = 1.0  # A doorbell may be lost; then this is how late it gets.
-MOST_WAITING = 16  # Polls of one stream that wait at a time; one more is answered at once.
+MOST_WAITING = 4  # Polls of one stream that wait at a time; one more is answered at once.
 MOST_NAMED = 1024  # In one `ack` or `setErrs`.
 DEFAULT_MOST = 32
 _MEMBERS = frozenset({"maxEvents", "returnImmediately", "ack", "setErrs"})

@@ -174,6 +174,20 @@ async def test_a_new_epoch_is_gone_on_in_once_the_old_one_is_told(post: Post) ->
     assert await post.subjects(ack=list(answer["sets"])) == ["bob"]
 
 
+async def test_an_old_epoch_that_cannot_be_believed_is_left_and_said_to_be_lost(post: Post, valkey: Redis) -> None:
+    """After a stolen role key the root drops what it signed: the stream must go on, and not in silence."""
+    await post.revoke("alice")
+    await valkey.xadd("keyturn:revocations:1:events", {"event": b"e30.e30.e30"}, id="2-0")
+    world, stage = post.stage.world, post.stage
+    stands = stage.member.replica.position(Lane.REVOCATIONS)
+    assert await world.publisher(Lane.REVOCATIONS, stage.member).open_epoch(2, after=str(stands))
+    await post.revoke("bob")
+    _, answer = await post.poll()
+    assert await post.subjects(ack=list(answer["sets"])) == ["bob"]
+    _, letters = await post.operator("/streams/one/dead-letters")
+    assert [(one["epoch"], one["first"], one["last"]) for one in letters["dead_letters"]] == [(1, 2, None)]
+
+
 async def test_a_progress_that_somebody_wrote_over_goes_on_from_what_we_know(post: Post, valkey: Redis) -> None:
     """Whoever can write the store must not make a running stream forget what it has still to tell."""
     await post.revoke("alice")

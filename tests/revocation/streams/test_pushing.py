@@ -40,6 +40,8 @@ class Receiver:
         self.most_together = max(self.together, self.most_together)
         try:
             self.asked.append(request)
+            if request.path != "/events":
+                return web.Response(status=202)
             claims = told(await request.text())
             answer = self.answers.pop(0) if self.answers else web.Response(status=202)
             if answer.status == 202:
@@ -58,7 +60,7 @@ class Receiver:
 async def listening() -> AsyncIterator[Receiver]:
     """Run a receiver."""
     receiver, app = Receiver(), web.Application()
-    app.router.add_post("/events", receiver.take)
+    app.router.add_route("*", "/{any}", receiver.take)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
