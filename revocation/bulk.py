@@ -106,4 +106,4 @@ class BulkRoutes:
             self._watch, _LANE, place, wait=wait.quorum, timeout_seconds=wait.timeout_seconds,
             appended_boottime=self._writer.begun_at(place), durability=await self._vouching.word(_LANE, place),
         )  # fmt: skip
-        return told | {"complete": complete}
+        return told | ({"complete": complete} if wait.asked else {})
