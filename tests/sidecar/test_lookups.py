@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from keyturn.contract.keys import Retired
+from keyturn.contract.keys import Activated, Retired, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
 from tests.sidecar.beside import NAME, Beside, sidecar_of
@@ -102,6 +102,15 @@ async def test_the_key_set_is_public_and_has_an_entity_tag(beside: Beside) -> No
     later = await beside.ask("/jwks.json")
     assert len(json.loads(later.body)["keys"]) == 2
     assert later.headers["etag"] != tag
+
+
+@pytest.mark.parametrize("use", [Use.INTROSPECTION, Use.STATUS])
+async def test_the_key_set_has_keys_of_access_tokens_alone(beside: Beside, use: Use) -> None:
+    """RFC 8725, 3.11: a library that overlooks `typ` must find no key here that signs events or status lists."""
+    before = (await beside.ask("/jwks.json")).body
+    published = beside.world.new_key(use=use)
+    await beside.publish(published, Activated(kid=published.kid, sign_until=2e9, verify_until=2e9))
+    assert (await beside.ask("/jwks.json")).body == before
 
 
 async def test_the_key_set_is_never_empty_and_never_old(beside: Beside) -> None:
