@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from keyturn.cli.provisioning import Plan, provision
+from keyturn.cli.files import replace_file
+from keyturn.cli.provisioning import USERS, Plan, provision
 from keyturn.contract.errors import ConfigurationError
 from keyturn.process.settings import Settings
 from stack.ports import LOOPBACK
@@ -68,7 +69,25 @@ def prepare(orders: Orders, *, now: float) -> bool:
             f"{orders.directory} has no identity for {last.stem}",
             setting="--sidecars", mend="ask for fewer, or use a new --dir",
         )  # fmt: skip
+    _renew_rights(orders.directory / "redis" / "users.acl")
     return False
+
+
+def _renew_rights(path: Path) -> None:
+    """Give the services' users of the store the rights of this version: the directory may be of an older one."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}", setting="--dir", mend="use a new directory"
+        ) from error
+    renewed = []
+    for line in lines:
+        who, word, _ = line.partition(" resetchannels ")
+        rules = USERS.get(who.split()[1]) if word else None
+        renewed.append(line if rules is None else f"{who}{word}{rules}")
+    if renewed != lines:
+        replace_file(path, "".join(f"{line}\n" for line in renewed).encode("ascii"))
 
 
 def settings_of(orders: Orders, redis: dict[str, Any], *, first_start: bool) -> Settings:
@@ -84,7 +103,8 @@ def settings_of(orders: Orders, redis: dict[str, Any], *, first_start: bool) -> 
         "token": ACCESS_TOKEN_SECONDS,
     }
     tables["authorization"]["access_token"] = ACCESS_TOKEN_SECONDS
-    tables["statuslists"] = {"enabled": True, "ttl": STATUS_LIST_SECONDS}
+    # A directory of a version that signed no lists has nobody who may.
+    tables["statuslists"] = {"enabled": "signer" in tables["revocation"], "ttl": STATUS_LIST_SECONDS}
     for section in ("keyservice", "revocation"):
         tables[section]["bootstrap"] = first_start
     return Settings(tables, {}, beside=directory)
