@@ -13,9 +13,9 @@ from keyturn.contract.keys import Use
 from keyturn.contract.trust import IdentityKind
 from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
-from serving.listings import Listings
 from serving.parts import Parts
-from serving.settings import StatusListSettings, record_keys, record_store, signer_path
+from serving.settings import StatusListSettings, record_store, signer_path
+from serving.settings import listings as listings_of
 from serving.signing import SigningClient
 
 
@@ -47,7 +47,7 @@ class AuthorizationService:
     def _placer(self, settings: Settings, longest_seconds: float) -> Placer | None:
         if not settings.section(StatusListSettings).enabled:
             return None
-        parts, listings = self._parts, Listings(self._parts.redis, record_keys(settings))
+        parts, listings = self._parts, listings_of(settings, self._parts.redis)
         return Placer(listings, issuer=parts.issuer, clock=parts.clock, token_seconds=longest_seconds)
 
     def add_routes(self, app: web.Application) -> None:

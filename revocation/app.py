@@ -30,10 +30,10 @@ from revocation.streams.settings import read_streams
 from revocation.streams.streams import Streams
 from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
-from serving.listings import Listings
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import StatusListSettings, record_keys, record_store, signer_of
+from serving.settings import StatusListSettings, record_store, signer_of
+from serving.settings import listings as listings_of
 from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
@@ -122,7 +122,7 @@ class RevocationService:
                 setting="statuslists.ttl", mend="make it shorter than freshness.expired",
             )  # fmt: skip
         return StatusLists(
-            parts, listings=Listings(parts.redis, record_keys(settings)), records=records, signer=self._signer,
+            parts, listings=listings_of(settings, parts.redis), records=records, signer=self._signer,
             ttl_seconds=own.ttl, keep_seconds=2 * parts.skew_seconds + LISTS_OUTLAST_SECONDS,
         )  # fmt: skip
 

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from keyturn import entropy
 from keyturn.contract.encoding import b64url
 from keyturn.contract.statuslists import SIZE, ListedToken
-from serving.records import RecordKeys
+from serving.records import RecordKeys, Renew
 from serving.storing import stored
 
 LEASE_KEY: Final = "keyturn:statuslists:lease"
@@ -75,9 +75,10 @@ class Row(NamedTuple):
 class Listings:
     """The lease and the rows on Redis; every method raises StoreUnavailable."""
 
-    def __init__(self, redis: Redis, keys: RecordKeys) -> None:
-        self._redis = redis
-        self._seal = AESGCM(hmac.digest(keys.seal, _PURPOSE, sha256))
+    def __init__(self, redis: Redis, keys: RecordKeys, *, renew: Renew = lambda: None) -> None:
+        """Seal by the newest of the record keys, and open by any; `renew` returns others once there are some."""
+        self._redis, self._renew = redis, renew
+        self._use(keys)
         self._lease, self._write = redis.register_script(_LEASE), redis.register_script(_WRITE)
 
     async def lease(self, now: float, *, list_seconds: float) -> Lease:
@@ -89,10 +90,11 @@ class Listings:
 
     async def write(self, rows: Mapping[str, Sequence[ListedToken]], *, keep_seconds: float) -> None:
         """Add a row for each list, and let go of those older than `keep_seconds`; after that the tokens may leave."""
+        self._look_for_keys()
         arguments: list[str | bytes | int] = [int(keep_seconds * 1000)]
         for name, tokens in rows.items():
             nonce = entropy.token_bytes(_NONCE_BYTES)
-            box = self._seal.encrypt(nonce, msgspec.msgpack.encode(tuple(tokens)), name.encode("ascii"))
+            box = self._seals[0].encrypt(nonce, msgspec.msgpack.encode(tuple(tokens)), name.encode("ascii"))
             arguments += [name, nonce + box]
         await self._run(self._write, ROWS_KEY, arguments)
 
@@ -104,12 +106,28 @@ class Listings:
 
     def _open(self, row_id: bytes, fields: Mapping[bytes, bytes]) -> Row:
         name, box = fields.get(b"list", b""), fields.get(b"tokens", b"")
-        told = name.decode("ascii", "replace")
-        try:
-            opened = self._seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name)
-            return Row(row_id, told, _TOKENS.decode(opened))
-        except (InvalidTag, ValueError, msgspec.DecodeError):
-            return Row(row_id, told, None)
+        tokens = self._unsealed(name, box)
+        if tokens is None and self._look_for_keys():  # Another process has taken up newer ones before us.
+            tokens = self._unsealed(name, box)
+        return Row(row_id, name.decode("ascii", "replace"), tokens)
+
+    def _unsealed(self, name: bytes, box: bytes) -> tuple[ListedToken, ...] | None:
+        for seal in self._seals:
+            try:
+                return _TOKENS.decode(seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name))
+            except (InvalidTag, ValueError, msgspec.DecodeError):
+                continue
+        return None
+
+    def _use(self, keys: RecordKeys) -> None:
+        seals = dict.fromkeys(one.seal for one in (keys, *keys.older))
+        self._seals = [AESGCM(hmac.digest(seal, _PURPOSE, sha256)) for seal in seals]
+
+    def _look_for_keys(self) -> bool:
+        keys = self._renew()
+        if keys is not None:
+            self._use(keys)
+        return keys is not None
 
     async def _run(self, script: Any, key: str, arguments: Sequence[str | bytes | int]) -> Any:
         with stored():

@@ -11,6 +11,7 @@ from keyturn.contract.errors import ConfigurationError, MalformedInput
 from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
 from keyturn.process.values import Duration, Listen, Range, Secret, Unfit
+from serving.listings import Listings
 from serving.records import RecordKeys, RecordStore
 from serving.signing import NoSigner, Signer, SigningClient
 
@@ -41,6 +42,12 @@ def record_store(settings: Settings, redis: Redis, clock: Clock) -> RecordStore:
     """Return the records of opaque tokens; other keys in the file are taken up. Raises ConfigurationError."""
     section = settings.section(RecordSettings)
     return RecordStore(redis, section.keys(), clock, renew=KeysInFile(section.key).renewed)
+
+
+def listings(settings: Settings, redis: Redis) -> Listings:
+    """Return what the store knows of status lists, by the same keys. Raises ConfigurationError."""
+    section = settings.section(RecordSettings)
+    return Listings(redis, section.keys(), renew=KeysInFile(section.key).renewed)
 
 
 class KeysInFile:

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from keyturn.contract.statuslists import SIZE, ListedToken
 from keyturn.process.parent import tied
 from keyturn.process.redis import connect
 from serving.listings import BLOCK, LEASE_KEY, MOST_ROWS, ROWS_KEY, Listings
+from serving.records import RecordKeys
 from stack.server import EmbeddedServer
 from tests.building import FickleRedis, new_record_keys
 from tests.waiting import eventually
@@ -198,3 +200,21 @@ async def test_reading_is_bounded(valkey: Redis) -> None:
     first = await listings.read(None)
     assert len(first) == MOST_ROWS
     assert [row.id for row in await listings.read(first[-1].id)] == [f"1-{MOST_ROWS + n}".encode() for n in range(11)]
+
+
+async def test_rows_of_older_keys_open_and_newer_keys_are_taken_up() -> None:
+    """Record keys rotate without a restart, in one process after the other: no list may become unknown by that."""
+    redis, newer = FickleRedis(), new_record_keys()
+    after = replace(newer, id="newer", older=(KEYS,))
+    found: list[RecordKeys] = []
+    behind = Listings(redis, KEYS, renew=lambda: found.pop() if found else None)
+    ahead = Listings(redis, after)
+    await behind.write({"one": [token(1)]}, keep_seconds=HOUR)
+    await ahead.write({"one": [token(2)]}, keep_seconds=HOUR)
+    assert [row.tokens for row in await ahead.read(None)] == [(token(1),), (token(2),)]
+    assert [row.tokens for row in await behind.read(None)] == [(token(1),), None]
+    found.append(after)
+    assert [row.tokens for row in await behind.read(None)] == [(token(1),), (token(2),)]
+    found.append(replace(newer, id="newest"))
+    await behind.write({"one": [token(3)]}, keep_seconds=HOUR)
+    assert [row.tokens for row in await Listings(redis, newer).read(None)] == [None, (token(2),), (token(3),)]
