@@ -33,11 +33,6 @@ class RecordSettings(Section):
             ) from error
 
 
-def record_keys(settings: Settings) -> RecordKeys:
-    """Return the keys of the record store; raises ConfigurationError."""
-    return settings.section(RecordSettings).keys()
-
-
 def record_store(settings: Settings, redis: Redis, clock: Clock) -> RecordStore:
     """Return the records of opaque tokens; other keys in the file are taken up. Raises ConfigurationError."""
     section = settings.section(RecordSettings)

@@ -27,7 +27,7 @@ from keyturn.process.settings import Settings
 from keyturn.process.values import Secret
 from serving.parts import Parts, open_parts
 from serving.records import RecordStore
-from serving.settings import record_keys
+from serving.settings import record_store
 from tests.building import new_access_token, serving_at
 from tests.waiting import eventually
 from tests.world import AUDIENCE
@@ -102,7 +102,7 @@ async def desk(valkey_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
         genesis = (directory / "genesis" / "revocations.jws").read_bytes()
         await bootstrap(parts.feed, genesis, parts.replica.trust, Lane.REVOCATIONS)
         await eventually(lambda: service.unready() is None and parts.unready() is None, saying=service.unready)
-        yield Desk(service, parts, http, RecordStore(parts.redis, record_keys(settings), clock), directory)
+        yield Desk(service, parts, http, record_store(settings, parts.redis, clock), directory)
 
 
 async def test_the_key_set_has_no_private_member_and_a_tag_that_saves_the_body(desk: Desk) -> None:

@@ -18,7 +18,7 @@ from keyturn.process.settings import Settings
 from keyturn.process.values import Secret
 from serving.parts import open_parts
 from serving.records import RecordStore
-from serving.settings import record_keys
+from serving.settings import record_store
 from stack.server import EmbeddedServer
 from tests.building import Standing, new_access_token, new_record_keys, standing
 
@@ -112,7 +112,7 @@ async def test_a_service_is_its_own_user_with_no_more_rights_than_it_needs(
     settings = Settings.read(provisioned / "keyturn.toml", environ=environ)
     clock = SystemClock()
     async with open_parts(settings, user=user, clock=clock) as parts:
-        store = RecordStore(parts.redis, record_keys(settings), clock)
+        store = record_store(settings, parts.redis, clock)
         if writes:
             assert await store.positions() == {Lane.KEYS: None, Lane.REVOCATIONS: None}
             with pytest.raises(StoreUnavailable):
