@@ -11,7 +11,8 @@ from operator import lt
 from keyturn.contract.encoding import digest
 from keyturn.contract.errors import MalformedInput
 
-MOST_IN_A_LEAF = 16_384  # Hashes: 128 KiB of them, 256 KiB with the cutoffs' moments. One more and the leaf is split.
+MOST_IN_A_LEAF = 16_384  # Hashes: 128 KiB of them, 256 KiB with the cutoffs' moments. What is larger is not read.
+PARTED_BEYOND = 4096  # Hashes: an addition moves half of a leaf, so that large ones make each revocation dear.
 HASH_BYTES = 8
 MOMENT_BYTES = 8
 
@@ -124,7 +125,7 @@ class Bucket:
         number = bisect_right(self.bounds, name) - 1
         leaf = self.leaves[number]
         leaf.insert(name, before)
-        if len(leaf.names) > MOST_IN_A_LEAF:
+        if len(leaf.names) > PARTED_BEYOND:
             self._part(number)
 
     def accepts(self, leaf: Leaf) -> bool:
@@ -172,7 +173,7 @@ class Bucket:
         self.leaves.insert(number + 1, rest)
         self.bounds.insert(number + 1, bound)
         for part in (number + 1, number):
-            if len(self.leaves[part].names) > MOST_IN_A_LEAF:
+            if len(self.leaves[part].names) > PARTED_BEYOND:
                 self._part(part)
 
 

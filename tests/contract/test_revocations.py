@@ -124,7 +124,7 @@ class IndexBesideModel(RuleBasedStateMachine):
 
 def test_the_index_does_what_the_plain_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A revocation that is not found is a token that lives on; one too many is an outage for somebody."""
-    monkeypatch.setattr(leaves, "MOST_IN_A_LEAF", 4)
+    monkeypatch.setattr(leaves, "PARTED_BEYOND", 4)
     monkeypatch.setattr(revocations, "_FEWEST_SLOTS", 8)
     monkeypatch.setattr(revocations, "_RENEWED_BY_AN_ADDITION", 2)
     monkeypatch.setattr(revocations, "_RENEWED_BY_TIDYING", 3)
@@ -212,7 +212,7 @@ def test_what_runs_out_at_the_end_of_time_stays() -> None:
 
 def test_a_bucket_whose_first_leaf_went_still_begins_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes below all that is left would else stand in the last leaf, and its chunk would be out of order."""
-    monkeypatch.setattr(leaves, "MOST_IN_A_LEAF", 4)
+    monkeypatch.setattr(leaves, "PARTED_BEYOND", 4)
     index, step = RevocationIndex(KEY), 2**60
     for number in range(1, 9):
         index.add_hashed(number * step, None, 300.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keyturn.contract.encoding import digest
 from keyturn.contract.errors import ForgedSignature, UnknownKind
-from keyturn.contract.leaves import MOST_IN_A_LEAF
+from keyturn.contract.leaves import MOST_IN_A_LEAF, PARTED_BEYOND
 from keyturn.contract.revocations import BUCKET_SECONDS, RevocationIndex
 from keyturn.contract.snapshots import LARGEST_CHUNK_BYTES, Chunk, Section, pack, unpack, unpack_chunk
 
@@ -55,7 +55,7 @@ def test_what_was_packed_is_read_again_under_each_key(
 
 def test_a_bucket_in_which_nothing_changed_keeps_its_chunks() -> None:
     """So that the next snapshot stores, and a follower that was cut off reads, only what is new."""
-    index = many(3 * MOST_IN_A_LEAF)
+    index = many(3 * PARTED_BEYOND)
     first = pack([index])
     index.add_hashed(5, None, 9000.0)
     second = pack([index])
@@ -69,7 +69,7 @@ def test_a_bucket_in_which_nothing_changed_keeps_its_chunks() -> None:
 @pytest.mark.parametrize("order", [1, -1, 7919])
 def test_chunks_depend_on_what_is_revoked_and_not_on_when_it_came(order: int) -> None:
     """Two publishers of one lane would else replace each other's chunks in turn."""
-    rows = [(number * 0x9E3779B97F4A7C15 % 2**64, None, 1000.0) for number in range(2 * MOST_IN_A_LEAF)]
+    rows = [(number * 0x9E3779B97F4A7C15 % 2**64, None, 1000.0) for number in range(4 * PARTED_BEYOND)]
     shuffled = rows[::order] if abs(order) == 1 else [rows[at * order % len(rows)] for at in range(len(rows))]
     packed = pack([index_of(shuffled)])
     assert packed.chunks.keys() == pack([index_of(rows)]).chunks.keys()
@@ -79,7 +79,7 @@ def test_chunks_depend_on_what_is_revoked_and_not_on_when_it_came(order: int) ->
 def test_no_chunk_is_larger_than_its_limit_however_alike_the_hashes_are() -> None:
     """Who may choose names, and knows the hash key, may choose hashes with the same beginning."""
     index = RevocationIndex(KEY)
-    for number in range(2 * MOST_IN_A_LEAF + 1):
+    for number in range(2 * PARTED_BEYOND + 1):
         index.add_hashed(2**63 + number, float(number), 1000.0)
     packed = pack([index])
     assert len(packed.chunks) > 2
