@@ -40,6 +40,7 @@ class Orders:
             return await self._writer.write(entry, report=report)
         flight = self._flights.get(mark.key)
         if flight is None:
+            self._book.find(mark)  # A key that came with another body before must not get in the way of its repeats.
             flight = _Flight(mark.body, asyncio.ensure_future(self._once(entry, mark, report)))
             self._flights[mark.key] = flight
             flight.task.add_done_callback(lambda done: self._landed(mark, done))

@@ -175,7 +175,7 @@ class Keeper:
             if trust.version > self._trust_version:
                 await asyncio.to_thread(self.files.keep_trust, trust.compact)
                 self._trust_version = trust.version
-            for lane, head in self._replica.heads.items():
+            for lane, head in list(self._replica.heads.items()):  # More may come while one is written.
                 if self._heads.get(lane) is not head:
                     await asyncio.to_thread(self.files.lanes[lane].keep_head, head)
                     self._heads[lane] = head

@@ -53,7 +53,7 @@ def check(  # noqa: PLR0917 - hypothesis gives them by name
 ) -> None:
     """Revoke what is minted a moment later still, let time pass on crooked clocks, and look after each step."""
     bench, claims = asyncio.run(begun(publisher, issuer, late_seconds, cutoff=cutoff))
-    forgot_at = float("-inf")  # By the true time.
+    forgot = False
     for step in steps:
         bench.clock.advance(step.seconds)
         truth, boottime = bench.clock.now(), bench.clock.boottime()
@@ -65,8 +65,7 @@ def check(  # noqa: PLR0917 - hypothesis gives them by name
                 reached["head from the future"] += 1
         before = len(bench.replica.indexes[0])
         bench.replica.forget_expired(now)
-        if len(bench.replica.indexes[0]) < before:
-            forgot_at = truth
+        forgot |= len(bench.replica.indexes[0]) < before
         held = bench.replica.revokes(bench.replica.names(claims))
         reached["held" if held else "forgotten"] += 1
         for when, name in ((now, "as it is"), (truth + verifier, "put right")):
@@ -74,7 +73,7 @@ def check(  # noqa: PLR0917 - hypothesis gives them by name
                 continue  # It refuses the token by its time.
             if bench.replica.state(when, boottime) is State.EXPIRED:
                 reached["says nothing"] += 1
-            elif when < forgot_at - HOUR / 2:
+            elif forgot and when < bench.replica.heard_at - SKEW_SECONDS:
                 reached["set back since it forgot"] += 1  # It takes no head from there on: E ends it.
             else:
                 reached[f"asked with its clock {name}"] += 1
