@@ -192,6 +192,14 @@ async def test_one_order_that_arrives_many_times_at_once_is_one(office: Office) 
     assert office.position == (1, 1)
 
 
+async def test_a_repeat_is_answered_while_somebody_tries_its_key_with_another_body(office: Office) -> None:
+    """The order was carried out: whoever asks after it must not hear that its key belongs to another."""
+    await ordered(office)
+    bodies = [{"selector": {"sub": "mallory"}}] * 3 + [ORDER] * 3
+    answers = await asyncio.gather(*(ordered(office, body=body) for body in bodies))
+    assert [status for status, _ in answers] == [422] * 3 + [200] * 3
+
+
 async def test_an_order_whose_answer_never_came_is_found_in_the_lane(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:

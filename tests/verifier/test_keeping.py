@@ -332,6 +332,22 @@ async def test_a_running_keeper_follows_along(world: World, tmp_path: Path) -> N
         running.cancel()
 
 
+async def test_a_first_head_that_comes_while_another_is_written_ends_nothing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both lanes are heard for the first time in the moment in which a process starts."""
+    member = await world.caught_up()
+    heads = member.replica.heads
+    heads.clear()
+    heads[KEYS] = b"keys"
+    with StateDirectory(tmp_path) as files:
+        monkeypatch.setattr(files.lanes[KEYS], "keep_head", lambda _head: heads.setdefault(REVOCATIONS, b"revocations"))
+        keeps = keeper(world, member, files)
+        for _ in range(2):
+            await keeps._keep_word()
+        assert files.lanes[REVOCATIONS].read().head == b"revocations"
+
+
 def restored_place(files: StateDirectory) -> int:
     """Count the events of the revocations lane on the disk."""
     return len(files.lanes[REVOCATIONS].read().events)
