@@ -4,7 +4,6 @@ import pytest
 
 from keyturn import entropy
 from keyturn.contract.credentials import (
-    RANDOM_BYTES,
     CredentialKind,
     credential_kind,
     make_credential,
