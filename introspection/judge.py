@@ -34,7 +34,7 @@ class Judge:
 
     async def judge(self, token: str, caller: Caller) -> Verdict:
         """Return the verdict on a token for the audiences of this caller."""
-        audiences, now = caller.client.audiences, self._parts.clock.now()
+        audiences, now = caller.client.audiences, self._now()
         remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
         opaque = remembered is not None or credential_kind(token) is not None
         record: Mapping[str, Any] | None = None
@@ -59,7 +59,7 @@ class Judge:
 
     def _judge_remembered(self, remembered: Remembered, audiences: tuple[str, ...], state: State) -> Verdict:
         """Judge a token by what is remembered of it, with a replica that has been where the store said."""
-        objection = self._memory.objection(remembered, self._parts.clock.now())
+        objection = self._memory.objection(remembered, self._now())
         if objection is not None:
             return Verdict(Kind.INACTIVE, objection, state)
         if state is State.FRESH:
@@ -70,7 +70,7 @@ class Judge:
         self, token: str, claims: Mapping[str, Any] | None, audiences: tuple[str, ...], state: State
     ) -> Verdict:
         """Judge an opaque token by its record, by the same rules as a JWT."""
-        now = self._parts.clock.now()
+        now = self._now()
         reason = _objection(token, claims, audiences, self._replica, now)
         if claims is None or reason is not None:
             return Verdict(Kind.INACTIVE, reason or "no_record", state)
@@ -81,7 +81,7 @@ class Judge:
 
     async def recall(self, token: str, audiences: tuple[str, ...]) -> Verdict | None:
         """Return the verdict on a token that is remembered and active, None where `judge` has to be asked."""
-        now = self._parts.clock.now()
+        now = self._now()
         remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
         if remembered is None:
             return None
@@ -89,10 +89,13 @@ class Judge:
             await self._parts.reach(await self._records.positions())
         except (StoreUnavailable, FeedUnavailable, Busy):
             return None
-        now = self._parts.clock.now()
+        now = self._now()
         if not self._is_fresh(now) or self._memory.objection(remembered, now) is not None:
             return None
         return remembered.verdicts[audiences]
+
+    def _now(self) -> float:
+        return self._replica.no_earlier(self._parts.clock.now())
 
     def _is_fresh(self, now: float) -> bool:
         replica = self._replica

@@ -121,7 +121,10 @@ class Authenticator:
         parts, named = self._parts, presented.client_id
         try:
             assertion = read_assertion(
-                presented.assertion, issuer=parts.issuer, now=parts.clock.now(), skew_seconds=parts.skew_seconds
+                presented.assertion,
+                issuer=parts.issuer,
+                now=parts.replica.no_earlier(parts.clock.now()),
+                skew_seconds=parts.skew_seconds,
             )
         except InvalidToken as error:
             note(request, refused=error.reason)
@@ -213,7 +216,8 @@ async def require_admin(request: web.Request, records: RecordStore, parts: Parts
     await parts.reach(reading.positions)
     parts.require_replica()
     claims = reading.record
-    now, replica = parts.clock.now(), parts.replica
+    replica = parts.replica
+    now = replica.no_earlier(parts.clock.now())
     expired = claims is None or claims.get("iss") != replica.issuer or now >= claims.get("exp", 0)
     if claims is None or expired or replica.revokes(replica.names(claims)):
         raise BearerError("invalid_token", "expired, revoked or unknown")

@@ -83,6 +83,8 @@ class Replica:
         self.unreadable: dict[Lane, str] = {}  # Lanes that say what this version cannot read, and why.
         # Before both of these moments the state is fresh: what the hot path compares, kept by `_limit_freshness`.
         self.fresh_until = self.fresh_until_boottime = float("-inf")
+        # It is not earlier than this, whatever our clock says: the newest word of a publisher, less S.
+        self.time_floor = float("-inf")
         self._held_back_until = float("-inf")  # By the boot-time clock; infinity in the past once it is over.
 
     @property
@@ -137,9 +139,13 @@ class Replica:
         """Say whether the store is still being read for the first time."""
         return boottime < self._held_back_until
 
+    def no_earlier(self, now: float) -> float:
+        """Return the time by which what runs out is judged: a clock that was set back brings nothing back to life."""
+        return max(now, self.time_floor)
+
     def state(self, now: float, boottime: float) -> State:
         """Return what the replica may be used for now."""
-        if now >= self.trust.document.expires_at or boottime < self._held_back_until:
+        if self.no_earlier(now) >= self.trust.document.expires_at or boottime < self._held_back_until:
             return State.EXPIRED
         return self.freshness.state(self.age(now, boottime))
 
@@ -318,6 +324,7 @@ class Replica:
 
     def _limit_freshness(self) -> None:
         """Work out until when `state` is fresh, by each clock; called whenever anything that it looks at changes."""
+        self.time_floor = self.heard_at - self.freshness.skew_seconds
         held_back = self._held_back_until > float("-inf")
         if self.unreadable or held_back or len(self._positions) < len(self._heard):
             self.fresh_until = self.fresh_until_boottime = float("-inf")

@@ -81,7 +81,7 @@ class TokenVerifier:
         """Return the verdict on a token under a policy; never raises for anything about the token."""
         now, boottime, replica = self._now(), self._boottime(), self.replica
         # The usual case, spelled out: a fresh replica that has not moved since the token was looked at.
-        if now < replica.fresh_until and boottime < replica.fresh_until_boottime:
+        if replica.time_floor <= now < replica.fresh_until and boottime < replica.fresh_until_boottime:
             checked = self._cache.get(token)
             if checked is not None and checked.generation == replica.generation and now < checked.expires:
                 verdict = checked.fresh.get(policy)
@@ -98,7 +98,7 @@ class TokenVerifier:
         if strict is not None and self.replica.age(now, boottime) > strict:
             return Verdict(Kind.UNKNOWN, "replica_too_old_for_policy", state)
         try:
-            checked = self._checked(token, policy, now, boottime)
+            checked = self._checked(token, policy, self.replica.no_earlier(now), boottime)
         except InvalidToken as error:
             return Verdict(Kind.INACTIVE, error.reason, state)
         except IssuerKeysUnavailable as error:
@@ -145,7 +145,7 @@ class TokenVerifier:
         key = self._key(parsed.header.kid, parsed.header.alg)
         if not key.algorithm.verify(parsed.signing_input, key.key, parsed.signature):
             raise InvalidToken("signature")
-        now = self.clock.now()
+        now = self.replica.no_earlier(self.clock.now())
         if not allow_expired:
             check_claims(parsed.claims, issuer=self.replica.issuer, now=now, skew_seconds=self._skew)
         self._check_key_limits(parsed.claims, key)

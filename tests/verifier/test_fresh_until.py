@@ -72,8 +72,10 @@ def _take(bench: Bench, step: str, argument: Any) -> None:
 def _agree(bench: Bench) -> None:
     state = bench.state()
     event(state.value)
-    assert _limits_say_fresh(bench.replica, bench.clock) == (state is State.FRESH)
+    behind = bench.clock.now() < bench.replica.time_floor  # Then the long way judges by the publishers' time.
+    assert _limits_say_fresh(bench.replica, bench.clock) == (state is State.FRESH and not behind)
+    event(f"behind: {behind}")
 
 
 def _limits_say_fresh(replica: Replica, clock: ManualClock) -> bool:
-    return clock.now() < replica.fresh_until and clock.boottime() < replica.fresh_until_boottime
+    return replica.time_floor <= clock.now() < replica.fresh_until and clock.boottime() < replica.fresh_until_boottime

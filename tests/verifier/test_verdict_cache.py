@@ -23,6 +23,18 @@ def test_time_is_asked_on_every_hit(court: Court) -> None:
     assert len(court.verifier) == 0
 
 
+async def test_a_clock_that_is_set_back_brings_no_expired_token_back(court: Court) -> None:
+    """Its revocation may be forgotten by then; what the publishers said of the time goes on to hold."""
+    now = int(court.clock.now())
+    short, long = court.world.mint(exp=now + 3), court.world.mint(exp=now + 300)
+    assert court.judge(short) == court.judge(long) == ACTIVE
+    await court.advance(2 * SKEW + 4)
+    court.clock.set_wall(court.clock.now() - 3600)
+    assert court.judge(short) == inactive("expired"), "in the cache"
+    assert court.judge(court.world.mint(exp=now + 3, jti="another")) == inactive("expired"), "not in the cache"
+    assert court.judge(long) == ACTIVE
+
+
 async def test_the_cache_is_hit_checked_again_after_a_push_and_hit_again(court: Court) -> None:
     """A push costs one more look at the revocations, no signature."""
     token, figures = court.world.mint(), court.verifier.figures
