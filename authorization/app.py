@@ -4,6 +4,7 @@ import asyncio
 
 from aiohttp import web
 
+from authorization.issuing import Issuing
 from authorization.minting import Minter
 from authorization.placing import Placer
 from authorization.routes import AuthorizationRoutes
@@ -14,7 +15,7 @@ from keyturn.contract.trust import IdentityKind
 from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
 from serving.parts import Parts
-from serving.settings import StatusListSettings, record_store, signer_path
+from serving.settings import GrantSettings, StatusListSettings, record_store, signer_path
 from serving.settings import listings as listings_of
 from serving.signing import SigningClient
 
@@ -41,8 +42,13 @@ class AuthorizationService:
             replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
             token_seconds=own.access_token, placer=self._placer(settings, longest),
         )  # fmt: skip
-        answers_alg = usual_algorithm(settings, Use.INTROSPECTION)
-        self._routes = AuthorizationRoutes(parts, minter, answers_alg=answers_alg)
+        issuing = Issuing(
+            minter, parts.metrics, token_seconds=own.access_token, grant_seconds=settings.section(GrantSettings).life
+        )
+        self._routes = AuthorizationRoutes(
+            parts, issuing, answers_alg=usual_algorithm(settings, Use.INTROSPECTION),
+            status_lists=settings.section(StatusListSettings).enabled,
+        )  # fmt: skip
 
     def _placer(self, settings: Settings, longest_seconds: float) -> Placer | None:
         if not settings.section(StatusListSettings).enabled:

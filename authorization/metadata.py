@@ -12,7 +12,8 @@ from serving.clientassertions import SIGNING_ALGORITHMS
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 MAX_AGE_SECONDS = 300
-GRANT_TYPES = ("client_credentials",)
+CLIENT_CREDENTIALS = "client_credentials"  # RFC 6749, 4.4.
+GRANT_TYPES = (CLIENT_CREDENTIALS,)
 
 
 def metadata(issuer: str, *, status_lists: bool = False, signs_answers: str | None = None) -> dict[str, Any]:

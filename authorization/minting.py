@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from authorization.asking import Asked
+from authorization.grants import Grant, grant_claims, party_claims
 from authorization.placing import Placer
 from keyturn import entropy
 from keyturn.clock import Clock
@@ -27,7 +28,7 @@ class Minted(NamedTuple):
 
 
 class Minter:
-    """Makes tokens of new grants."""
+    """Makes grants that begin now, and access tokens of these and of older ones."""
 
     def __init__(
         self,
@@ -43,17 +44,28 @@ class Minter:
         self._replica, self._signer, self._records, self._clock = replica, signer, records, clock
         self._seconds, self._placer = token_seconds, placer
 
-    @property
-    def places(self) -> bool:
-        """Say whether JWTs name a place in a status list."""
-        return self._placer is not None
-
-    async def mint(self, asked: Asked, *, subject: str, client_id: str) -> Minted:
-        """Return an access token of a grant that begins now; raises StoreUnavailable or SignerUnavailable."""
+    def new_grant(self, asked: Asked, *, subject: str, client_id: str, lasting_seconds: float, sid: str = "") -> Grant:
+        """Return a grant of what is asked that begins now, stamped after every cutoff that we know for it."""
         now = self._clock.now()
-        claims = self._claims(asked, subject=subject, client_id=client_id, now=now)
+        parties = party_claims(
+            self._replica.issuer, subject=subject, client_id=client_id, audiences=asked.audiences, scopes=asked.scopes
+        )
+        grant_id = new_grant_id(now=now, cutoff=self._replica.latest_cutoff(parties))
+        return Grant(
+            grant_id=grant_id, sid=sid, subject=subject, client_id=client_id, scopes=asked.scopes,
+            audiences=asked.audiences, ends_at=now + lasting_seconds,
+        )  # fmt: skip
+
+    async def mint(self, asked: Asked, grant: Grant) -> Minted:
+        """Return an access token of a grant, for what is asked of it; raises StoreUnavailable or SignerUnavailable.
+
+        It ends with its grant at the latest. That the grant stands, the caller has seen to.
+        """
+        now = self._clock.now()
+        claims = self._claims(asked, grant, now=now)
         if asked.token_format is TokenFormat.OPAQUE:
-            return await self._keep({**claims, "iss": self._replica.issuer, "iat": int(now)}, now)
+            return await self._keep({**claims, "iat": int(now)}, now)
+        del claims["iss"]  # The signer's to say.
         if self._placer is None:
             token = await self._signer.sign(ACCESS_TOKEN, claims)
         else:
@@ -79,19 +91,13 @@ class Minter:
         await self._records.put(token, claims, expires_at=claims["exp"] + self._replica.freshness.skew_seconds)
         return Minted(token, claims["exp"] - int(now))
 
-    def _claims(self, asked: Asked, *, subject: str, client_id: str, now: float) -> dict[str, Any]:
-        claims: dict[str, Any] = {
-            "sub": subject,
-            "client_id": client_id,
-            "aud": asked.audiences[0] if len(asked.audiences) == 1 else list(asked.audiences),
-            "nbf": int(now),
-            "exp": int(now) + int(self._seconds),
-            "jti": entropy.uuid7(now),
-        }
-        if asked.scopes:
-            claims["scope"] = " ".join(asked.scopes)
-        cutoff = self._replica.latest_cutoff({**claims, "iss": self._replica.issuer})
-        return {**claims, "grant_id": new_grant_id(now=now, cutoff=cutoff)}
+    def _claims(self, asked: Asked, grant: Grant, *, now: float) -> dict[str, Any]:
+        parties = party_claims(
+            self._replica.issuer, subject=grant.subject, client_id=grant.client_id, audiences=asked.audiences,
+            scopes=asked.scopes,
+        )  # fmt: skip
+        times = {"nbf": int(now), "exp": min(int(now) + int(self._seconds), int(grant.ends_at))}
+        return {**parties, **times, "jti": entropy.uuid7(now), **grant_claims(grant.grant_id, grant.sid)}
 
 
 def new_grant_id(*, now: float, cutoff: float) -> str:

@@ -1,13 +1,20 @@
 """`POST /token` (RFC 6749) and the server's metadata (RFC 8414)."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from aiohttp import hdrs, web
 
 from authorization.asking import REPEATABLE, read_asked
-from authorization.metadata import GRANT_TYPES, MAX_AGE_SECONDS, algorithm_of_answers, metadata, metadata_path
-from authorization.minting import Minter
-from keyturn.contract.errors import SigningRefused
+from authorization.issuing import Issuing
+from authorization.metadata import (
+    CLIENT_CREDENTIALS,
+    GRANT_TYPES,
+    MAX_AGE_SECONDS,
+    algorithm_of_answers,
+    metadata,
+    metadata_path,
+)
 from serving.authentication import Authenticator, Caller
 from serving.forms import FORM_TYPE, Form, read_form
 from serving.parts import Parts
@@ -46,13 +53,17 @@ _TOKEN_OPERATION: dict[str, Any] = {
 }
 
 
-class AuthorizationRoutes:
-    """Handlers over the minter."""
+GrantHandler: TypeAlias = Callable[[web.Request, Form, Caller], Awaitable[web.Response]]
+"""Answers a token request of one grant type, from a client that may use it."""
 
-    def __init__(self, parts: Parts, minter: Minter, *, answers_alg: str) -> None:
-        self._parts, self._minter, self._authenticator = parts, minter, Authenticator(parts)
-        self._answers_alg = answers_alg
-        self._issued = parts.metrics.counter("keyturn_tokens_issued", "Access tokens issued.", labels=("format",))
+
+class AuthorizationRoutes:
+    """Handlers over what issues tokens, one for each grant type."""
+
+    def __init__(self, parts: Parts, issuing: Issuing, *, answers_alg: str, status_lists: bool) -> None:
+        self._parts, self._issuing, self._authenticator = parts, issuing, Authenticator(parts)
+        self._answers_alg, self._status_lists = answers_alg, status_lists
+        self._handlers: Mapping[str, GrantHandler] = {CLIENT_CREDENTIALS: self._client_credentials}
 
     def add_routes(self, app: web.Application) -> None:
         """Add the token endpoint and the metadata."""
@@ -65,7 +76,7 @@ class AuthorizationRoutes:
         """Return the metadata, which may be cached."""
         parts = self._parts
         signed = algorithm_of_answers(parts.replica, self._answers_alg)
-        answer = json_answer(metadata(parts.issuer, status_lists=self._minter.places, signs_answers=signed))
+        answer = json_answer(metadata(parts.issuer, status_lists=self._status_lists, signs_answers=signed))
         answer.headers[hdrs.CACHE_CONTROL] = f"public, max-age={MAX_AGE_SECONDS}"
         answer.headers.popall(hdrs.PRAGMA, None)
         return answer
@@ -78,23 +89,16 @@ class AuthorizationRoutes:
         grant_type = form.get("grant_type")
         if grant_type is None:
             raise OAuthError("invalid_request", "grant_type is missing")
-        if grant_type not in GRANT_TYPES:
+        handler = self._handlers.get(grant_type)
+        if handler is None:
             raise OAuthError("unsupported_grant_type")
         if grant_type not in caller.client.grant_types:
             raise OAuthError("unauthorized_client", "not a grant of this client")
         self._parts.require_replica()
-        return await self._client_credentials(request, form, caller)
+        return await handler(request, form, caller)
 
     async def _client_credentials(self, request: web.Request, form: Form, caller: Caller) -> web.Response:
         """Issue a token to the client itself; there is no refresh token (RFC 6749, 4.4.3)."""
         asked = read_asked(form, caller.client)
-        try:
-            minted = await self._minter.mint(asked, subject=caller.client_id, client_id=caller.client_id)
-        except SigningRefused as error:  # Our identity's trouble, not the client's.
-            raise OAuthError("server_error", status=500) from error
-        self._issued.labels(asked.token_format.value).inc()
         note(request, token_format=asked.token_format.value)
-        content = {"access_token": minted.token, "token_type": "Bearer", "expires_in": minted.expires_in}
-        if asked.scopes:
-            content["scope"] = " ".join(asked.scopes)
-        return json_answer(content)
+        return json_answer(await self._issuing.to_itself(asked, caller.client_id))

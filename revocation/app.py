@@ -32,7 +32,7 @@ from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import StatusListSettings, record_store, signer_of
+from serving.settings import GrantSettings, StatusListSettings, record_store, signer_of
 from serving.settings import listings as listings_of
 from serving.storewatch import StoreWatch
 
@@ -84,8 +84,9 @@ class RevocationService:
         self._lists = self._status_lists(settings, records)
         issuers = read_issuers(settings, own=parts.issuer)
         keeping = Keeping(
-            longest_token_seconds=rotation.token, skew_seconds=parts.skew_seconds,
-            leeway_seconds=rotation.lease + own.leeway, others={one.url: one for one in issuers.values()},
+            longest_token_seconds=rotation.token, grant_seconds=settings.section(GrantSettings).life,
+            skew_seconds=parts.skew_seconds, leeway_seconds=rotation.lease + own.leeway,
+            others={one.url: one for one in issuers.values()},
         )  # fmt: skip
         self._senders = Senders(issuers, parts)
         self._receiving_routes = ReceivingRoutes(parts, self._senders, writer=self._writer, keeping=keeping)

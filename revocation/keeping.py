@@ -12,9 +12,13 @@ from keyturn.contract.selectors import Selector, SelectorKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """The figures: T where no key says more, S, and G + request timeout + leeway in one; and other issuers by `iss`."""
+    """The figures: T where no key says more, the life of a grant, S, and G + request timeout + leeway in one.
+
+    Other issuers, by `iss`, have their own.
+    """
 
     longest_token_seconds: float
+    grant_seconds: float
     skew_seconds: float
     leeway_seconds: float
     others: Mapping[str, ForeignIssuer] = field(default_factory=dict)
@@ -27,15 +31,21 @@ class Keeping:
         """Return until when to keep a token's revocation: by its own `exp`, or like that of a selector."""
         expiry = claims.get("exp")
         if isinstance(expiry, bool) or not isinstance(expiry, int | float):
-            return self.of_selector(keys, now)
+            return self.of_selector(SelectorKind.JTI, keys, now)
         return self.after(float(expiry))
 
-    def of_selector(self, keys: Iterable[KeyRecord], now: float) -> float:
+    def of_selector(self, kind: SelectorKind, keys: Iterable[KeyRecord], now: float) -> float:
         """Return until when to keep what may name a token that is being issued at this moment.
 
         A key records T when it is published, so that a shorter setting today does not forget yesterday's tokens.
         """
-        return self.after(now + self.longest(keys))
+        return self.after(now + self.reaches(kind, self.longest(keys)))
+
+    def reaches(self, kind: SelectorKind, longest_token_seconds: float) -> float:
+        """Return for how long there may be tokens that a selector names: one, or those that a grant is good for yet."""
+        if kind is SelectorKind.JTI:
+            return longest_token_seconds
+        return max(longest_token_seconds, self.grant_seconds)
 
     def longest(self, keys: Iterable[KeyRecord]) -> float:
         """Return T: how long a token may live that any of our keys has signed or signs (seconds)."""

@@ -49,7 +49,7 @@ class OrderReader:
             return Entry(selector=selector, until=self._keeping.of_foreign(selector, now), reason=reason)
         if parts.replica.keys is not self._keys:
             self._keys, self._longest = parts.replica.keys, self._keeping.longest(parts.replica.keys)
-        until = self._keeping.after(now + self._longest)
+        until = self._keeping.after(now + self._keeping.reaches(selector.kind, self._longest))
         return Entry(selector=selector, until=until, reason=reason)
 
 

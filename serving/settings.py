@@ -100,3 +100,13 @@ class StatusListSettings(Section):
     """Whether tokens carry `status` and the lists are served; set it alike for authorization and revocation."""
     ttl: Annotated[Duration, Range(1, 3600)] = 15.0
     """For how long who verifies by a list may keep it before asking again: `ttl` and `max-age`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrantSettings(Section):
+    """`[grants]`: how long what a user allowed a client once is good for."""
+
+    SECTION: ClassVar[str] = "grants"
+    life: Annotated[Duration, Range(60, 366 * 86_400)] = 30 * 86_400.0
+    """From sign-in to the moment by which everything that came of it has ended; set it alike for authorization and
+    revocation, which keeps for as long what names a grant."""

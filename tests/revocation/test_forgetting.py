@@ -19,8 +19,9 @@ from tests.world import World
 TOKEN_SECONDS, SKEW_SECONDS, LEASE_SECONDS, LEEWAY_SECONDS = 900.0, 2.0, 5.0, 10.0
 FRESHNESS = Freshness(stale_after_seconds=5, expired_after_seconds=60, skew_seconds=SKEW_SECONDS)
 KEEPING = Keeping(
-    longest_token_seconds=TOKEN_SECONDS, skew_seconds=SKEW_SECONDS, leeway_seconds=LEASE_SECONDS + LEEWAY_SECONDS
-)
+    longest_token_seconds=TOKEN_SECONDS, grant_seconds=TOKEN_SECONDS, skew_seconds=SKEW_SECONDS,
+    leeway_seconds=LEASE_SECONDS + LEEWAY_SECONDS,
+)  # fmt: skip
 HOUR = 3600.0
 
 
@@ -88,7 +89,7 @@ async def begun(
     revoked_at = clock.now() + publisher
     kind, before = (SelectorKind.SUBJECT, revoked_at) if cutoff else (SelectorKind.SESSION, None)
     selector = Selector(iss=world.issuer, kind=kind, value="alice", before=before)
-    entry = Entry(selector=selector, until=KEEPING.of_selector((), revoked_at))
+    entry = Entry(selector=selector, until=KEEPING.of_selector(kind, (), revoked_at))
     bench.admit(Lane.REVOCATIONS, bench.signed(Lane.REVOCATIONS, [entry], at=revoked_at).compact)
     minted = clock.now() + late_seconds + issuer
     return bench, world.claims(

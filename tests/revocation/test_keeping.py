@@ -1,13 +1,16 @@
 """How long a revocation is kept: a token must never outlive the memory of its revocation."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keyturn.contract.keys import KeyRecord, Use
+from keyturn.contract.selectors import SelectorKind
 from revocation.keeping import Keeping
 
 NOW = 1_800_000_000.0
-KEEPING = Keeping(longest_token_seconds=300, skew_seconds=2, leeway_seconds=60)
+GRANT_SECONDS = 90_000.0
+KEEPING = Keeping(longest_token_seconds=300, grant_seconds=GRANT_SECONDS, skew_seconds=2, leeway_seconds=60)
 
 
 def key(token_seconds: float) -> KeyRecord:
@@ -21,17 +24,25 @@ def key(token_seconds: float) -> KeyRecord:
 @given(exp=st.floats(0, 1e11), skew=st.floats(0, 60), leeway=st.floats(10, 86_400))
 def test_a_tokens_revocation_outlives_the_token_at_every_clock(exp: float, skew: float, leeway: float) -> None:
     """Kept at least the remaining life, the skew of both clocks, and what a request takes (checklist 9)."""
-    keeping = Keeping(longest_token_seconds=300, skew_seconds=skew, leeway_seconds=leeway)
+    keeping = Keeping(longest_token_seconds=300, grant_seconds=600, skew_seconds=skew, leeway_seconds=leeway)
     assert keeping.of_token({"exp": exp}, [], NOW) >= exp + 2 * skew + 10
 
 
 def test_a_selector_is_kept_for_the_longest_token_that_any_key_ever_allowed() -> None:
     """A shorter setting today must not forget the tokens that a key of yesterday signed."""
-    assert KEEPING.of_selector([key(120), key(86_400)], NOW) == NOW + 86_400 + 4 + 60
-    assert KEEPING.of_selector([key(120)], NOW) == NOW + 300 + 4 + 60
+    one = SelectorKind.JTI
+    assert KEEPING.of_selector(one, [key(120), key(86_400)], NOW) == NOW + 86_400 + 4 + 60
+    assert KEEPING.of_selector(one, [key(120)], NOW) == NOW + 300 + 4 + 60
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SelectorKind if kind is not SelectorKind.JTI])
+def test_what_names_a_grant_is_kept_for_as_long_as_tokens_can_come_of_it(kind: SelectorKind) -> None:
+    """Checklist, revocation (10): a refresh token of long ago must not outlive the memory of its user's cutoff."""
+    assert KEEPING.of_selector(kind, [key(120)], NOW) == NOW + GRANT_SECONDS + 4 + 60
+    assert KEEPING.of_selector(kind, [key(100_000)], NOW) == NOW + 100_000 + 4 + 60
 
 
 def test_a_token_without_a_readable_expiry_is_kept_as_long_as_a_selector() -> None:
     """What cannot be known is not guessed short."""
     for exp in (None, "soon", True):
-        assert KEEPING.of_token({"exp": exp}, [], NOW) == KEEPING.of_selector([], NOW)
+        assert KEEPING.of_token({"exp": exp}, [], NOW) == KEEPING.of_selector(SelectorKind.JTI, [], NOW)

@@ -290,8 +290,8 @@ class RevokerProcess(Process):
         self.watch = self._watch()
         rules = self.world.plan.rules
         self._keeping = Keeping(
-            longest_token_seconds=rules.token_seconds, skew_seconds=rules.skew_seconds,
-            leeway_seconds=rules.lease_seconds,
+            longest_token_seconds=rules.token_seconds, grant_seconds=rules.token_seconds,
+            skew_seconds=rules.skew_seconds, leeway_seconds=rules.lease_seconds,
         )  # fmt: skip
 
     def _parts(self) -> list[Coroutine[Any, Any, Any]]:
@@ -309,7 +309,7 @@ class RevokerProcess(Process):
         if not living or self.member.replica.position(Lane.REVOCATIONS) is None:
             return
         selector = self._selector(living[amount % len(living)], amount)
-        until = self._keeping.of_selector(self.member.replica.keys, self.clock.now())
+        until = self._keeping.of_selector(selector.kind, self.member.replica.keys, self.clock.now())
         named = [token for token in truth.tokens if token.named_by(selector)]
         revocation = Revocation(selector, named, until, moment)
         truth.revocations.append(revocation)
