@@ -5,20 +5,17 @@ learns no token's names from it and can put no token into a list. Who can write 
 the lease back: the lists then say less than the feed does, or show two tokens by one bit.
 """
 
-import hmac
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio import Redis
 
 from keyturn import entropy
 from keyturn.contract.encoding import b64url
 from keyturn.contract.statuslists import SIZE, ListedToken
 from serving.records import RecordKeys, Renew
+from serving.sealing import Sealer
 from serving.storing import stored
 
 LEASE_KEY: Final = "keyturn:statuslists:lease"
@@ -26,7 +23,7 @@ ROWS_KEY: Final = "keyturn:statuslists:rows"
 BLOCK: Final = 256  # Places that are leased at once.
 MOST_ROWS: Final = 256  # That are read at once.
 _PURPOSE: Final = b"keyturn status list rows"
-_NAME_BYTES, _SEED_BYTES, _NONCE_BYTES = 12, 16, 12
+_NAME_BYTES, _SEED_BYTES = 12, 16
 
 # The next places of the running list; a new list where none is left, or the list has run for long enough (or began in
 # the future: a clock was put right), or the lease is not of our form: its name stands in tokens that we sign. The
@@ -77,8 +74,7 @@ class Listings:
 
     def __init__(self, redis: Redis, keys: RecordKeys, *, renew: Renew = lambda: None) -> None:
         """Seal by the newest of the record keys, and open by any; `renew` returns others once there are some."""
-        self._redis, self._renew = redis, renew
-        self._use(keys)
+        self._redis, self._sealer = redis, Sealer(keys, purpose=_PURPOSE, renew=renew)
         self._lease, self._write = redis.register_script(_LEASE), redis.register_script(_WRITE)
 
     async def lease(self, now: float, *, list_seconds: float) -> Lease:
@@ -90,12 +86,10 @@ class Listings:
 
     async def write(self, rows: Mapping[str, Sequence[ListedToken]], *, keep_seconds: float) -> None:
         """Add a row for each list, and let go of those older than `keep_seconds`; after that the tokens may leave."""
-        self._look_for_keys()
         arguments: list[str | bytes | int] = [int(keep_seconds * 1000)]
         for name, tokens in rows.items():
-            nonce = entropy.token_bytes(_NONCE_BYTES)
-            box = self._seals[0].encrypt(nonce, msgspec.msgpack.encode(tuple(tokens)), name.encode("ascii"))
-            arguments += [name, nonce + box]
+            content = msgspec.msgpack.encode(tuple(tokens))
+            arguments += [name, self._sealer.seal(content, beside=name.encode("ascii"))]
         await self._run(self._write, ROWS_KEY, arguments)
 
     async def read(self, after: bytes | None) -> list[Row]:
@@ -106,28 +100,14 @@ class Listings:
 
     def _open(self, row_id: bytes, fields: Mapping[bytes, bytes]) -> Row:
         name, box = fields.get(b"list", b""), fields.get(b"tokens", b"")
-        tokens = self._unsealed(name, box)
-        if tokens is None and self._look_for_keys():  # Another process has taken up newer ones before us.
-            tokens = self._unsealed(name, box)
-        return Row(row_id, name.decode("ascii", "replace"), tokens)
+        return Row(row_id, name.decode("ascii", "replace"), self._unsealed(name, box))
 
     def _unsealed(self, name: bytes, box: bytes) -> tuple[ListedToken, ...] | None:
-        for seal in self._seals:
-            try:
-                return _TOKENS.decode(seal.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], name))
-            except (InvalidTag, ValueError, msgspec.DecodeError):
-                continue
-        return None
-
-    def _use(self, keys: RecordKeys) -> None:
-        seals = dict.fromkeys(one.seal for one in (keys, *keys.older))
-        self._seals = [AESGCM(hmac.digest(seal, _PURPOSE, sha256)) for seal in seals]
-
-    def _look_for_keys(self) -> bool:
-        keys = self._renew()
-        if keys is not None:
-            self._use(keys)
-        return keys is not None
+        content = self._sealer.open(box, beside=name)
+        try:
+            return None if content is None else _TOKENS.decode(content)
+        except (ValueError, msgspec.DecodeError):
+            return None
 
     async def _run(self, script: Any, key: str, arguments: Sequence[str | bytes | int]) -> Any:
         with stored():
