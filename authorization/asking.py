@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from keyturn.contract.trust import Client, TokenFormat
-from serving.authentication import ADMIN_SCOPE
+from serving.authentication import OPERATING_SCOPES
 from serving.forms import Form
 from serving.problems import OAuthError
 
@@ -70,11 +70,11 @@ def _check_resource(resource: str) -> None:
 
 
 def _format(form: Form, client: Client, scopes: Sequence[str]) -> TokenFormat:
-    """Return the form asked for, else the client's, else JWT; administrators always get an opaque token."""
+    """Return the form asked for, else the client's, else JWT; operators always get an opaque token."""
     asked = form.get("token_format")
     if asked is not None and asked not in tuple(TokenFormat):
         raise OAuthError("invalid_request", "token_format is opaque or jwt")
-    if client.always_opaque or ADMIN_SCOPE in scopes:
+    if client.always_opaque or not OPERATING_SCOPES.isdisjoint(scopes):
         if asked == TokenFormat.JWT:
             raise OAuthError("invalid_request", "this client's tokens are always opaque")
         return TokenFormat.OPAQUE

@@ -20,7 +20,11 @@ from serving.records import RecordStore
 from serving.routing import note
 
 ADMIN_SCOPE = "keyturn:admin"
+LOGIN_SCOPE = "keyturn:login"
+OPERATING_SCOPES = frozenset({ADMIN_SCOPE, LOGIN_SCOPE})
+"""For clients of the operator alone: no user grants them to anybody, and tokens of such a scope are opaque."""
 BASIC, POST, ASSERTION = "client_secret_basic", "client_secret_post", "private_key_jwt"
+PUBLIC = "none"
 AUTHENTICATION_METHODS = (BASIC, POST, ASSERTION)
 LONGEST_CLIENT_ID = 256
 LONGEST_SECRET = 512
@@ -66,8 +70,10 @@ class Authenticator:
         about = "Requests whose client did not prove who it is."
         self._failed = parts.metrics.counter("keyturn_authentication_failures", about, labels=("method", "slowed"))
 
-    async def authenticate(self, request: web.Request, form: Mapping[str, str]) -> Caller:
+    async def authenticate(self, request: web.Request, form: Mapping[str, str], *, public: bool = False) -> Caller:
         """Return the client that sends this request: by HTTP Basic, `client_secret`, or a signed assertion in the form.
+
+        Where `public` clients may ask, these are known by their `client_id` alone (RFC 6749, 2.1 and 3.2.1).
 
         Raises OAuthError: 400 `invalid_request` for two methods at once, 401 `invalid_client` for everything else,
         whether the client is unknown, public or proves itself wrongly; with `Retry-After` after too many of these.
@@ -84,6 +90,8 @@ class Authenticator:
             raise await self._slowed(request, presented, client_id=form.get("client_id", ""), method="none")
         if presented.method == ASSERTION:
             return await self._by_assertion(request, presented, trust)
+        if public and presented.method == POST and not presented.secret and trust.is_public(presented.client_id):
+            return Caller(presented.client_id, trust.document.clients[presented.client_id], PUBLIC)
         client = _by_secret(presented, trust)
         if client is None:
             raise await self._refusal(request, presented.method, client_id=presented.client_id)
@@ -206,6 +214,14 @@ def _read_basic(value: str) -> tuple[str, str] | None:
 async def require_admin(request: web.Request, records: RecordStore, parts: Parts) -> dict[str, Any]:
     """Return the claims of the opaque token, of scope `keyturn:admin`, by which an operator asks.
 
+    Raises as `require_scope`.
+    """
+    return await require_scope(request, records, parts, scope=ADMIN_SCOPE)
+
+
+async def require_scope(request: web.Request, records: RecordStore, parts: Parts, *, scope: str) -> dict[str, Any]:
+    """Return the claims of the opaque token, of one of our operating scopes, by which somebody asks.
+
     Raises BearerError (401, 403), ReplicaExpired or StoreUnavailable where nothing can be said (503).
     """
     token = read_bearer(request)
@@ -222,10 +238,12 @@ async def require_admin(request: web.Request, records: RecordStore, parts: Parts
     if claims is None or expired or replica.revokes(replica.names(claims)):
         raise BearerError("invalid_token", "expired, revoked or unknown")
     client = replica.trust.document.clients.get(str(claims.get("client_id")))
-    if client is None or ADMIN_SCOPE not in client.scopes:
+    if client is None or scope not in client.scopes:
         raise BearerError("invalid_token", "its client is gone")
-    if ADMIN_SCOPE not in str(claims.get("scope", "")).split(" "):
-        raise BearerError("insufficient_scope", "operators only", status=403, scope=ADMIN_SCOPE)
+    if claims.get("sub") != claims.get("client_id"):
+        raise BearerError("invalid_token", "a user's token, and no client's own")
+    if scope not in str(claims.get("scope", "")).split(" "):
+        raise BearerError("insufficient_scope", "not for these credentials", status=403, scope=scope)
     return claims
 
 

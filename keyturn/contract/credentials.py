@@ -17,6 +17,8 @@ class CredentialKind(StrEnum):
 
     ACCESS = "kt_at_"
     REFRESH = "kt_rt_"
+    CODE = "kt_ac_"
+    LOGIN_VERIFIER = "kt_lv_"
     CLIENT_SECRET = "kt_cs_"  # noqa: S105 - a prefix, not a secret
 
 

@@ -13,6 +13,7 @@ from keyturn.contract.envelope import StatementKey, StatementType, open_statemen
 from keyturn.contract.errors import MalformedInput, TrustError, TrustExpired, UnknownKind
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
+from keyturn.contract.redirects import redirects_of
 from keyturn.contract.roots import FORMAT, signers_of, split_bundle, walk
 
 DAY_SECONDS = 86_400
@@ -21,6 +22,9 @@ WARN_DAYS = 30
 CLIENT_ROLE = "client:"
 """A client's keys stand among the roles, as `client:ID`: readers of every version pass over roles that they do not
 know, while a new member of a client would make older ones refuse the whole document."""
+REDIRECTS_ROLE = "redirects:"
+"""Where a client's users may be sent back to: likewise, as `redirects:ID`, in rows `{"uri": …}`."""
+PUBLIC_GRANTS = frozenset({"authorization_code", "refresh_token"})
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -60,7 +64,7 @@ class TokenFormat(StrEnum):
 class Client(_Part, frozen=True, kw_only=True):
     """An OAuth client (RFC 6749, 2). Only the hash of its secret is here: signed, but no secret."""
 
-    secret_hash: str  # base64url SHA-256 of a generated 256-bit secret; see credentials.py.
+    secret_hash: str  # base64url SHA-256 of a generated 256-bit secret (credentials.py); "" without one: nothing fits.
     grant_types: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
@@ -79,7 +83,7 @@ class TrustDocument(_Part, frozen=True, kw_only=True):
     expires_at: float
     dev: bool = False
     feed_format: Annotated[int, Meta(ge=1)] = 1  # What publishers write: the root says when all read the next one.
-    roles: dict[str, tuple[dict[str, Any], ...]]  # Lane → public keys that may sign it; client:ID → that client's own.
+    roles: dict[str, tuple[dict[str, Any], ...]]  # Lane → public keys that may sign it; the others see above.
     lowest_epoch: dict[str, int]  # Lane → epoch below which nothing counts.
     identities: dict[str, Identity] = {}
     clients: dict[str, Client] = {}
@@ -128,6 +132,22 @@ class Trust:
     def client_keys(self, client_id: str) -> tuple[Mapping[str, Any], ...]:
         """Return the public JWKs by which a client signs its assertions (RFC 7523); not checked yet."""
         return self.document.roles.get(CLIENT_ROLE + client_id, ())
+
+    def redirects(self, client_id: str) -> tuple[str, ...]:
+        """Return where a client's users may be sent back to; rows that are not as we sign them count for nothing."""
+        return redirects_of(self.document.roles.get(REDIRECTS_ROLE + client_id, ()))
+
+    def is_public(self, client_id: str) -> bool:
+        """Say whether a client is one that can keep no secret (RFC 6749, 2.1) and needs to prove nothing.
+
+        It has neither secret nor keys, has users sent back to it, may do nothing but sign them in and refresh, and may
+        not introspect. Who has lost its secret or keys by mistake is no public client: it proves nothing.
+        """
+        client = self.document.clients.get(client_id)
+        if client is None or client.secret_hash or self.client_keys(client_id) or client.may_introspect:
+            return False
+        grants = set(client.grant_types)
+        return bool(grants) and grants <= PUBLIC_GRANTS and bool(self.redirects(client_id))
 
     def lowest_epoch(self, lane: Lane) -> int:
         """Return the epoch below which nothing in a lane counts any more."""

@@ -138,6 +138,58 @@ async def test_whoever_does_not_prove_itself_is_an_invalid_client(
     assert await refusal(stage, *authorization, **form) == ("invalid_client", 401, bool(authorization))
 
 
+REDIRECTS: Any = ({"uri": "https://app.example/back"},)
+APP = Client(secret_hash="", grant_types=("authorization_code", "refresh_token"))
+
+
+async def test_a_public_client_is_known_by_its_name_where_public_clients_may_ask(stage: Standing) -> None:
+    """RFC 6749, 2.1: it has no secret to prove itself by; 3.2.1: `client_id` says who asks."""
+    trust = stage.world.trust(version=2, clients={"app": APP}, roles=roles_of(stage, **{"redirects:app": REDIRECTS}))
+    stage.member.replica.adopt_trust(trust)
+    authenticator = Authenticator(stage.parts)
+    assert await authenticator.authenticate(request(), {"client_id": "app"}, public=True) == Caller("app", APP, "none")
+    for authorization, form, public in (
+        ([], {"client_id": "app"}, False),  # Such as introspection (checklist, introspection 2).
+        ([], {"client_id": "app", "client_secret": "x"}, True),
+        ([value("app", "")], {}, True),
+        ([value("app", "")], {"client_id": "app"}, True),
+        ([], {}, True),
+        ([], {"client_id": "nobody"}, True),
+    ):
+        with pytest.raises(OAuthError) as caught:
+            await authenticator.authenticate(request(*authorization), form, public=public)
+        assert (caught.value.error, caught.value.status) == ("invalid_client", 401)
+
+
+@pytest.mark.parametrize(
+    ("changes", "roles"),
+    [
+        ({"secret_hash": secret_hash("s")}, {"redirects:app": REDIRECTS}),
+        ({}, {"redirects:app": REDIRECTS, "client:app": ({"kty": "OKP"},)}),
+        ({}, {}),
+        ({}, {"redirects:app": ({"uri": "http://app.example/"}, {"url": "https://app.example/"}, {"uri": 1})}),
+        ({}, {"redirects:other": REDIRECTS}),
+        ({"grant_types": ()}, {"redirects:app": REDIRECTS}),
+        ({"grant_types": ("client_credentials", "authorization_code")}, {"redirects:app": REDIRECTS}),
+        ({"may_introspect": True}, {"redirects:app": REDIRECTS}),
+    ],
+)
+async def test_who_only_lost_its_secret_is_no_public_client(
+    stage: Standing, changes: dict[str, Any], roles: dict[str, Any]
+) -> None:
+    """A mistake in the trust document must take a client's access away, not its need for a proof."""
+    clients = {"app": msgspec.structs.replace(APP, **changes)}
+    stage.member.replica.adopt_trust(stage.world.trust(version=2, clients=clients, roles=roles_of(stage, **roles)))
+    with pytest.raises(OAuthError) as caught:
+        await Authenticator(stage.parts).authenticate(request(), {"client_id": "app"}, public=True)
+    assert caught.value.error == "invalid_client"
+
+
+def roles_of(stage: Standing, **more: Any) -> Any:
+    """Return the roles of the world's trust document and others."""
+    return {**stage.world.document().roles, **more}
+
+
 async def test_without_a_trust_document_nobody_is_called_unknown() -> None:
     """A service that has read nothing yet must not tell a good client that its secret is wrong."""
     async with standing(FakeAsyncRedis(), deaf=True) as stage:
@@ -180,6 +232,7 @@ async def test_every_other_token_is_refused_with_a_challenge(stage: Standing) ->
         ([f"Bearer {await admin_token(stage, iss='https://other.example')}"], 401, "invalid_token"),
         ([f"Bearer {await admin_token(stage, client_id='gone')}"], 401, "invalid_token"),
         ([f"Bearer {await admin_token(stage, client_id=CLIENT)}"], 401, "invalid_token"),
+        ([f"Bearer {await admin_token(stage, sub='alice')}"], 401, "invalid_token"),
         ([f"Bearer {await admin_token(stage, scope='read')}"], 403, "insufficient_scope"),
         ([f"Bearer {good}", f"Bearer {good}"], 400, "invalid_request"),
     ):
