@@ -6,6 +6,7 @@ from pathlib import Path
 from aiohttp import web
 
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable, TrustError
+from keyturn.contract.inequalities import leeway_lasts
 from keyturn.contract.positions import Lane
 from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
@@ -83,6 +84,7 @@ class RevocationService:
         self._stream_routes = StreamRoutes(self._streams, parts, records=records)
         self._lists = self._status_lists(settings, records)
         issuers = read_issuers(settings, own=parts.issuer)
+        _require_leeway(own.leeway, parts.skew_seconds)
         keeping = Keeping(
             longest_token_seconds=rotation.token, grant_seconds=settings.section(GrantSettings).life,
             skew_seconds=parts.skew_seconds, leeway_seconds=rotation.lease + own.leeway,
@@ -191,6 +193,12 @@ class RevocationService:
 
     def _trust(self) -> Trust:
         return self._parts.replica.trust
+
+
+def _require_leeway(leeway_seconds: float, skew_seconds: float) -> None:
+    lasts = leeway_lasts(leeway_seconds=leeway_seconds, skew_seconds=skew_seconds)
+    if not lasts.holds:
+        raise ConfigurationError(lasts.breach, setting="revocation.leeway", mend=lasts.mend)
 
 
 def _read_genesis(path: Path) -> bytes:

@@ -9,9 +9,9 @@ from aiohttp import hdrs, web
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.contract.errors import KeyturnError
+from keyturn.contract.inequalities import REQUEST_SECONDS
 from serving.problems import OAuthError, Style, answer_error, answer_status
 
-REQUEST_SECONDS: Final = 10.0
 UNEXPECTED: Final = "unexpected_error"
 UNAVAILABLE: Final = "unavailable"
 OPERATIONS: Final[web.AppKey[dict[str, dict[str, "Described"]]]] = web.AppKey("operations")

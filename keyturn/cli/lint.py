@@ -18,7 +18,7 @@ from keyturn.cli.session import Session, online
 from keyturn.cli.tables import moment, plain, table
 from keyturn.clock import SystemClock
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.inequalities import Inequality, inequalities
+from keyturn.contract.inequalities import Inequality, inequalities, leeway_lasts
 from keyturn.contract.keys import KeyRecord, KeySet, RotationRequest, Use
 from keyturn.contract.rotation import RotationPolicy, jwks_max_age
 from keyturn.contract.timeline import Timeline, as_rows, foresee
@@ -40,6 +40,14 @@ class _TokenLife(SectionPart):
 
     SECTION: ClassVar[str] = "authorization"
     access_token: Annotated[Duration, Range(1, 86_400)] = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Leeway(SectionPart):
+    """The one setting of `[revocation]` that has to go with the clocks."""
+
+    SECTION: ClassVar[str] = "revocation"
+    leeway: Annotated[Duration, Range(10, 86_400)] = 60.0
 
 
 @dataclass
@@ -78,7 +86,10 @@ def add_commands(groups: "argparse._SubParsersAction[Any]") -> None:
 async def _lint(args: argparse.Namespace, session: Session) -> ExitStatus:
     found = _read(Settings.read(args.config))
     broken = sum(not one.holds for one in found.rules) + len(found.problems)
-    rows = [[one.rule, "yes" if one.holds else "NO", one.stated if one.holds else one.refusal] for one in found.rules]
+    rows = [
+        ["-" if one.rule is None else one.rule, "yes" if one.holds else "NO", one.stated if one.holds else one.refusal]
+        for one in found.rules
+    ]
     lines = [f"{len(found.rules)} inequalities, {broken} broken" if broken else f"{len(rows)} inequalities, all hold"]
     lines += ["", *table(["RULE", "HOLDS", "INEQUALITY"], rows)] if rows else []
     lines += [f"refused: {problem}" for problem in found.problems]
@@ -114,6 +125,7 @@ def _read(settings: Settings) -> _Found:
     freshness = section(lambda: settings.section(FreshnessSettings))
     rotation = section(lambda: settings.section(RotationSettings))
     life = section(lambda: settings.section(_TokenLife))
+    own_leeway = section(lambda: settings.section(_Leeway))
     try:
         found.issuer = settings.section(IssuerSettings).url
     except ConfigurationError:
@@ -134,7 +146,9 @@ def _read(settings: Settings) -> _Found:
             mend="shorten authorization.access_token, or lengthen rotation.token",
         )  # fmt: skip
         found.rules.append(outlives)
-        found.rules.sort(key=lambda one: one.rule)
+        found.rules.sort(key=lambda one: one.rule or 0)
+    if freshness is not None and own_leeway is not None:
+        found.rules.append(leeway_lasts(leeway_seconds=own_leeway.leeway, skew_seconds=freshness.skew))
     return found
 
 

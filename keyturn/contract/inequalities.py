@@ -1,18 +1,21 @@
 """The inequalities that a rotation policy has to keep, each with its numbers, so that a broken one can be named."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from keyturn.contract.rotation import Barrier, RotationPolicy, jwks_max_age
 
+REQUEST_SECONDS: Final = 10.0
+"""As long as a service may take for an answer: what it judged at the beginning it may mint at the end."""
 _NEGATED = {">=": "<", ">": "<=", "<=": ">", "=": "is not"}
 
 
 class Inequality(msgspec.Struct, frozen=True, kw_only=True):
     """Two sides with their numbers, whether the relation holds between them, and what would follow if it did not."""
 
-    rule: int  # Of those that the architecture numbers under "Rotation".
+    rule: int | None  # Of those that the architecture numbers under "Rotation"; None: it stands under "Revocation".
     left: str
     relation: str  # One of >=, >, <= and =.
     right: str
@@ -28,7 +31,12 @@ class Inequality(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def refusal(self) -> str:
         """Return how it is broken, what follows from that, and the mend."""
-        return f"{self.left} {_NEGATED[self.relation]} {self.right}: {self.why}; {self.mend}"
+        return f"{self.breach}; {self.mend}"
+
+    @property
+    def breach(self) -> str:
+        """Return how it is broken, and what follows from that."""
+        return f"{self.left} {_NEGATED[self.relation]} {self.right}: {self.why}"
 
 
 def violations(policy: RotationPolicy) -> list[str]:
@@ -39,7 +47,23 @@ def violations(policy: RotationPolicy) -> list[str]:
 def inequalities(policy: RotationPolicy) -> list[Inequality]:
     """Return all that the policy has to keep, in order of their rules."""
     rules = (*_barrier(policy), *_periods(policy), *_limits(policy), *_lease(policy), *_cache(policy))
-    return sorted((*rules, *_standbys(policy)), key=lambda one: one.rule)
+    return sorted((*rules, *_standbys(policy)), key=lambda one: one.rule or 0)
+
+
+def leeway_lasts(*, leeway_seconds: float, skew_seconds: float) -> Inequality:
+    """Return whether T + G + 2S + leeway is long enough to keep a revocation for.
+
+    A token that was being minted when the revocation became durable ends up to G and a request later, by an issuer's
+    clock that may be S ahead, and verifiers forgive S. One whose clock was set back goes by the publisher's time less
+    S: when it forgets it may take it to be S earlier.
+    """
+    needed = REQUEST_SECONDS + skew_seconds
+    return Inequality(
+        rule=None, left=f"leeway {leeway_seconds:.12g} s", relation=">=",
+        right=f"request {REQUEST_SECONDS:.12g} s + skew {skew_seconds:.12g} s = {needed:.12g} s",
+        holds=leeway_seconds >= needed, why="a revocation could be forgotten before the last token that it names",
+        mend=f"set revocation.leeway to at least {needed:.12g} s, or shorten freshness.skew",
+    )  # fmt: skip
 
 
 def _barrier(p: RotationPolicy) -> Iterator[Inequality]:

@@ -48,6 +48,8 @@ def configured(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "rule", "named"),
     [
+        ('[revocation]\nleeway = "11s"\nlisten = "x"', "-", "leeway 11 s < request 10 s + skew 2 s = 12 s"),
+        ('[freshness]\nskew = "51s"\n[rotation]\nlease = "1m"', "-", "leeway 60 s < request 10 s + skew 51 s = 61 s"),
         ('[rotation]\ndistribution = "10s"', 1, "distribution 10 s < expired 900 s + skew 2 s = 902 s"),
         ('[rotation]\nbarrier = "reports"', 1, "barrier reports with cache 300 s is not 0 s"),
         ('[rotation]\nactive = "20m"', 1, "active 1200 s (ES256) <= distribution 902 s + cache 300 s"),
@@ -61,7 +63,7 @@ def configured(tmp_path: Path, text: str) -> str:
     ],
 )
 async def test_a_broken_inequality_is_named_with_its_numbers(
-    run: Run, tmp_path: Path, text: str, rule: int, named: str
+    run: Run, tmp_path: Path, text: str, rule: int | str, named: str
 ) -> None:
     """Before a process refuses to start, and with the mend."""
     ran = await run("lint", "--offline", "--config", configured(tmp_path, text))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from keyturn.contract import keys as k
-from keyturn.contract.inequalities import inequalities, violations
+from keyturn.contract.inequalities import inequalities, leeway_lasts, violations
 from keyturn.contract.keys import Phase, Use
 from keyturn.contract.rotation import (
     APPEND_SECONDS,
@@ -303,6 +303,20 @@ def test_every_rule_with_numbers_is_stated_whether_it_holds_or_not() -> None:
     assert "active 100 s (RS256) > distribution 12 s + cache 3 s + skew 2 s = 17 s" in [one.stated for one in stated]
     broken = inequalities(changed(POLICY, distribution_seconds=1.0, lease_seconds=1.0, standbys=0))
     assert [one.rule for one in broken if not one.holds] == [1, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("leeway", "skew", "holds"), [(60, 2, True), (70, 60, True), (60, 51, False), (10, 0.5, False)]
+)
+def test_a_leeway_is_long_enough_for_the_clocks_or_named_with_both_numbers(
+    leeway: float, skew: float, *, holds: bool
+) -> None:
+    """Whoever allows clocks to be further off has to keep revocations for longer (tests/revocation/test_forgetting)."""
+    found = leeway_lasts(leeway_seconds=leeway, skew_seconds=skew)
+    assert found.holds is holds
+    assert f"leeway {leeway:g} s" in found.stated
+    assert f"request 10 s + skew {skew:g} s" in found.stated
+    assert "revocation.leeway" in found.mend
 
 
 def test_the_jwks_is_cached_no_longer_than_agreed() -> None:

@@ -14,9 +14,9 @@ from aiohttp import ClientSession
 from introspection.app import IntrospectionService
 from keyturn import entropy
 from keyturn.clock import SystemClock
+from keyturn.contract.inequalities import REQUEST_SECONDS
 from keyturn.contract.selectors import SelectorKind
 from keyturn.process.redis import connect
-from serving.routing import REQUEST_SECONDS
 from stack.server import EmbeddedServer
 from tests.building import CLIENTS, RESOURCE, Standing, basic, new_access_token, serving_at, standing
 from tests.introspection.conftest import SHOP

@@ -4,11 +4,14 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyturn.contract.errors import TrustError
+from keyturn.contract.inequalities import REQUEST_SECONDS, leeway_lasts
 from keyturn.contract.positions import Lane
+from keyturn.contract.revocations import BUCKET_SECONDS
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from keyturn.verifier.freshness import Freshness, State
 from revocation.keeping import Keeping
@@ -16,12 +19,21 @@ from tests.clocks import ManualClock
 from tests.verifier.bench import Bench
 from tests.world import World
 
-TOKEN_SECONDS, SKEW_SECONDS, LEASE_SECONDS, LEEWAY_SECONDS = 900.0, 2.0, 5.0, 10.0
+TOKEN_SECONDS, SKEW_SECONDS, LEASE_SECONDS = 900.0, 2.0, 5.0
+LEEWAY_SECONDS = REQUEST_SECONDS + SKEW_SECONDS
+"""The least with which the service starts."""
 FRESHNESS = Freshness(stale_after_seconds=5, expired_after_seconds=60, skew_seconds=SKEW_SECONDS)
-KEEPING = Keeping(
-    longest_token_seconds=TOKEN_SECONDS, grant_seconds=TOKEN_SECONDS, skew_seconds=SKEW_SECONDS,
-    leeway_seconds=LEASE_SECONDS + LEEWAY_SECONDS,
-)  # fmt: skip
+
+
+def keeping_for(leeway_seconds: float) -> Keeping:
+    """Return the figures as the service puts them together."""
+    return Keeping(
+        longest_token_seconds=TOKEN_SECONDS, grant_seconds=TOKEN_SECONDS, skew_seconds=SKEW_SECONDS,
+        leeway_seconds=LEASE_SECONDS + leeway_seconds,
+    )  # fmt: skip
+
+
+KEEPING = keeping_for(LEEWAY_SECONDS)
 HOUR = 3600.0
 
 
@@ -33,6 +45,8 @@ class Step:
     off_seconds: float
 
 
+LATE = st.floats(0, LEASE_SECONDS + REQUEST_SECONDS)
+"""How long after its revocation a token of that grant may still be minted."""
 HONEST = st.floats(-SKEW_SECONDS / 2, SKEW_SECONDS / 2)
 """How far a clock is off that is in order: any two such are within S of each other."""
 STEPS = st.lists(
@@ -46,7 +60,7 @@ STEPS = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    publisher=HONEST, issuer=HONEST, verifier=HONEST, late_seconds=st.floats(0, LEASE_SECONDS), cutoff=st.booleans(),
+    publisher=HONEST, issuer=HONEST, verifier=HONEST, late_seconds=LATE, cutoff=st.booleans(),
     steps=STEPS,
 )  # fmt: skip
 def check(  # noqa: PLR0917 - hypothesis gives them by name
@@ -80,16 +94,22 @@ reached: Counter[str] = Counter()
 
 
 async def begun(
-    publisher: float, issuer: float, late_seconds: float, *, cutoff: bool
+    publisher: float,
+    issuer: float,
+    late_seconds: float,
+    *,
+    cutoff: bool,
+    keeping: Keeping = KEEPING,
+    clock: ManualClock | None = None,
 ) -> tuple[Bench, dict[str, object]]:
     """Begin a world in which a grant's token was revoked, and return it with a token that is minted after that."""
-    clock = ManualClock()
+    clock = clock or ManualClock()
     world = await World(clock=clock, freshness=FRESHNESS).begin()
     bench = Bench(world, await world.caught_up(), clock)
     revoked_at = clock.now() + publisher
     kind, before = (SelectorKind.SUBJECT, revoked_at) if cutoff else (SelectorKind.SESSION, None)
     selector = Selector(iss=world.issuer, kind=kind, value="alice", before=before)
-    entry = Entry(selector=selector, until=KEEPING.of_selector(kind, (), revoked_at))
+    entry = Entry(selector=selector, until=keeping.of_selector(kind, (), revoked_at))
     bench.admit(Lane.REVOCATIONS, bench.signed(Lane.REVOCATIONS, [entry], at=revoked_at).compact)
     minted = clock.now() + late_seconds + issuer
     return bench, world.claims(
@@ -118,3 +138,28 @@ def test_what_could_still_be_accepted_is_never_forgotten_however_the_clocks_run(
     ):
         assert reached[corner] > 20, reached
     assert reached["forgotten"] > 5, reached
+
+
+@pytest.mark.parametrize("short_seconds", [0.0, 0.5, SKEW_SECONDS])
+def test_the_least_leeway_is_just_long_enough(short_seconds: float) -> None:
+    """RFC 7009, 2.2; checklist 9: with less, a clock that is set back would take a token that was revoked.
+
+    The token is minted as late as can be by an issuer whose clock is S ahead of the publisher's.
+    """
+    leeway, publisher, issuer = LEEWAY_SECONDS - short_seconds, -SKEW_SECONDS / 2, SKEW_SECONDS / 2
+    keeping = keeping_for(leeway)
+    kept_seconds = keeping.of_selector(SelectorKind.SUBJECT, (), publisher)
+    clock = ManualClock(now=1_800_000_000 // BUCKET_SECONDS * BUCKET_SECONDS - kept_seconds)  # No bucket keeps it on.
+    late_seconds = LEASE_SECONDS + REQUEST_SECONDS
+    bench, claims = asyncio.run(begun(publisher, issuer, late_seconds, cutoff=True, keeping=keeping, clock=clock))
+    bench.clock.advance(kept_seconds - publisher + 0.001)
+    truth, boottime = bench.clock.now(), bench.clock.boottime()
+    for lane in Lane:
+        bench.replica.admit(lane, bench.head(lane, at=truth + publisher), now=truth, boottime=boottime)
+    assert bench.replica.revokes(bench.replica.names(claims))
+    bench.replica.forget_expired(truth + HOUR)
+    assert not bench.replica.revokes(bench.replica.names(claims)), "it forgets at this moment"
+    no_earlier = bench.replica.no_earlier(truth - HOUR)
+    is_accepted = no_earlier < float(str(claims["exp"])) + SKEW_SECONDS
+    assert is_accepted == (short_seconds > 0)
+    assert leeway_lasts(leeway_seconds=leeway, skew_seconds=SKEW_SECONDS).holds is not is_accepted

@@ -12,9 +12,9 @@ import pytest
 from keyturn import entropy
 from keyturn.clock import SystemClock
 from keyturn.contract.credentials import CredentialKind
+from keyturn.contract.inequalities import REQUEST_SECONDS
 from keyturn.process.redis import connect
 from keyturn.verifier.freshness import Freshness
-from serving.routing import REQUEST_SECONDS
 from stack.server import EmbeddedServer
 from tests.building import ADMIN, CLIENT
 from tests.contract.statusdecoder import status_in

@@ -124,6 +124,7 @@ async def test_it_begins_its_lane_revokes_and_ends_cleanly(tmp_path: Path) -> No
         ("REVOCATION__ROLE_KEY_FILE", "/nowhere/role.jwk", "revocation.role_key_file"),
         ("REVOCATION__GENESIS_FILE", "/nowhere/genesis.jws", "revocation.genesis_file"),
         ("REVOCATION__LEEWAY", "1s", "revocation.leeway"),
+        ("FRESHNESS__SKEW", "51s", "revocation.leeway"),
         ("REVOCATION__LISTEN", "here", "revocation.listen"),
     ],
 )
