@@ -1,5 +1,6 @@
 """`POST /revocations/bulk`: revokes what a list of selectors names, however long, and tells how far it has come."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,7 @@ from serving.routing import UNAVAILABLE, add_route, note
 LIST_TYPE = "application/x-ndjson"
 MOST_AT_ONCE = 2  # Lists that are being read; another one has to come back later.
 _END_SECONDS = 60.0  # Beside those of the list: for its last parts and the receipt.
+_LAST_WORD_SECONDS = 1.0  # A client that does not read is not waited for.
 _LANE = Lane.REVOCATIONS
 
 
@@ -79,6 +81,13 @@ class BulkRoutes:
         await response.write(progress.told("begun", before=terms.before))
         try:
             last = await self._ended(request, reading, wait)
+        except ConnectionError:
+            raise
+        except BaseException as error:  # Also where this service ends, or its time is up.
+            with suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_SECONDS):
+                    await response.write(progress.told("stopped", error=_last_word(error)))
+            raise  # The connection is cut: who reads no lines must not take it for a whole answer either.
         finally:
             self._count(progress.accepted)
             note(request, outcome="list", lines=progress.line, accepted=progress.accepted, skipped=progress.skipped)
@@ -107,3 +116,9 @@ class BulkRoutes:
             appended_boottime=self._writer.begun_at(place), durability=await self._vouching.word(_LANE, place),
         )  # fmt: skip
         return told | ({"complete": complete} if wait.asked else {})
+
+
+def _last_word(error: BaseException) -> dict[str, str]:
+    if isinstance(error, asyncio.CancelledError):
+        return {"code": "list_cut_off", "reason": "the service ends, or has no more time for this list; go on later"}
+    return {"code": "server_error", "reason": "the service cannot go on with this list"}

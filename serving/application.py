@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from keyturn.clock import Clock
 from keyturn.process.metrics import Metrics
 from serving.problems import Style, answer_error
-from serving.routing import LOG, OPERATIONS, UNEXPECTED, Handler, facts_of
+from serving.routing import BEGUN, LOG, OPERATIONS, UNEXPECTED, Handler, facts_of
 
 LARGEST_BODY_BYTES = 64 * 1024
 REQUEST: Final = "request"
@@ -30,7 +30,7 @@ def make_application(
     app[NOTES] = notes
     app[LOG] = log
     app[OPERATIONS] = {}
-    app.on_response_prepare.append(_finish_headers)
+    app.on_response_prepare.append(_begin_answer)
     return app
 
 
@@ -81,7 +81,8 @@ def _note_each(log: FilteringBoundLogger, clock: Clock, notes: RequestNotes) -> 
     return answer
 
 
-async def _finish_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def _begin_answer(request: web.Request, response: web.StreamResponse) -> None:
+    request[BEGUN] = response
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.popall(hdrs.SERVER, None)

@@ -16,6 +16,8 @@ UNEXPECTED: Final = "unexpected_error"
 UNAVAILABLE: Final = "unavailable"
 OPERATIONS: Final[web.AppKey[dict[str, dict[str, "Described"]]]] = web.AppKey("operations")
 LOG: Final[web.AppKey[FilteringBoundLogger]] = web.AppKey("log")
+BEGUN: Final[web.RequestKey[web.StreamResponse]] = web.RequestKey("begun", web.StreamResponse)
+"""The answer whose head was made; whatever happens then, there can be no other."""
 _FACTS: Final[web.RequestKey[dict[str, Any]]] = web.RequestKey("facts", dict)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,7 +44,8 @@ def add_route(
     `operation` is its OpenAPI description (`serving.openapi` has the words for it); what every route answers, such as
     503, is added there.
 
-    A request that takes longer than `within_seconds`, its body included, is answered 503.
+    A request that takes longer than `within_seconds`, its body included, is answered 503. An answer that was begun when
+    an error comes is cut off, so that nobody takes it for a whole one.
     """
 
     async def handled(request: web.Request) -> web.StreamResponse:
@@ -51,13 +54,13 @@ def add_route(
                 return await handler(request)
         except TimeoutError:
             note(request, error_code="request_timeout")
-            return answer_status(503, style)
+            return _cut_off(request) or answer_status(503, style)
         except Exception as error:
             note(request, error_code=_named(error))
             answer = answer_error(error, style)
             if answer.status >= 500:  # noqa: PLR2004 - ours to mend
                 _log_failure(request, error, answer.status)
-            return answer
+            return _cut_off(request) or answer
 
     add = app.router.add_get if method == hdrs.METH_GET else partial(app.router.add_route, method)
     resource = add(path, handled).resource
@@ -75,6 +78,14 @@ def facts_of(request: web.Request) -> dict[str, Any]:
     """Return what was noted for the request's log line."""
     facts: dict[str, Any] = request.get(_FACTS, {})
     return facts
+
+
+def _cut_off(request: web.Request) -> web.StreamResponse | None:
+    """End the connection under an answer that was begun, without the end of its body, and return that answer."""
+    begun = request.get(BEGUN)
+    if begun is not None:
+        request.protocol.force_close()
+    return begun
 
 
 def _named(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+from aiohttp import ClientPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.positions import Lane
 from revocation import bulk, listreading
 from revocation.lists import LARGEST_LINE_BYTES, Line, Lines
+from revocation.reading import OrderReader
 from tests.building import ADMIN, CLIENT
 from tests.revocation.conftest import Office
 from tests.waiting import eventually
@@ -212,6 +214,56 @@ async def test_a_store_that_fails_midway_ends_the_list_with_what_is_settled(
     _, told = await send(office, rest, f"?from_line={last['line'] + 1}")
     assert (told[-1]["status"], told[-1]["line"]) == ("done", 2_000)
     assert all(revoked(office, *(f"t-{number}" for number in range(2_000))))
+
+
+async def torn(office: Office, body: bytes | AsyncIterator[bytes]) -> list[dict[str, Any]]:
+    """Send a list whose answer is cut off; return the lines that came before."""
+    token = await office.opaque(client_id=ADMIN, scope="keyturn:admin", sub=ADMIN)
+    headers, told = {"Authorization": f"Bearer {token}", **LIST}, []
+    async with office.http.post("/revocations/bulk", data=body, headers=headers) as response:
+        try:
+            async for line in response.content:
+                told.append(json.loads(line))
+        except ClientPayloadError:
+            return told
+    raise AssertionError(f"it ended like a whole answer: {told}")
+
+
+async def test_a_fault_of_ours_midway_is_a_last_line_and_no_end_of_the_answer(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 9112, 8: 200 was said already; neither who reads lines nor who reads bytes may take this for success."""
+    entry = OrderReader.entry
+
+    def failing(self: OrderReader, members: Any, **named: Any) -> Any:
+        if members["jti"] == "t-600":
+            raise RuntimeError("kt_cs_not_for_your_eyes")
+        return entry(self, members, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OrderReader, "entry", failing)
+        told = await torn(office, jtis(1_200))
+    last = told[-1]
+    assert (last["status"], last["error"]["code"]) == ("stopped", "server_error")
+    assert "not_for_your_eyes" not in str(told)
+    rest = b"".join(jtis(1_200).splitlines(keepends=True)[last["line"] :])
+    _, told = await send(office, rest, f"?from_line={last['line'] + 1}")
+    assert (told[-1]["status"], told[-1]["line"]) == ("done", 1_200)
+    assert all(revoked(office, *(f"t-{number}" for number in range(1_200))))
+
+
+async def test_a_service_that_ends_says_so_to_whoever_sends_a_list(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist, every endpoint: what is cut off by a restart says up to where all is durable."""
+
+    async def cancelled(*_: Any) -> Any:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(office.service._bulk_routes, "_receipt", cancelled)
+    told = await torn(office, jtis(3))
+    assert (told[-1]["status"], told[-1]["error"]["code"], told[-1]["line"]) == ("stopped", "list_cut_off", 3)
+    assert office.service._bulk_routes._open == 0
 
 
 async def test_other_revocations_do_not_wait_behind_a_list(office: Office) -> None:

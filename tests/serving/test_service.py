@@ -43,6 +43,7 @@ class Sample:
             ("/down", self.store, Style.PROBLEM),
         ):
             add_route(app, "POST", path, handler, style=style, operation={"summary": path})
+        add_route(app, "GET", "/torn/{how}", self.torn, style=Style.PROBLEM, operation={}, within_seconds=0.5)
         add_route(app, "POST", "/slow", self.slow, style=Style.OAUTH, operation={}, within_seconds=0.05)
 
     async def run(self) -> None:
@@ -64,6 +65,22 @@ class Sample:
     async def crash(self, _request: web.Request) -> web.Response:
         """Fail in a way that nobody foresaw."""
         raise RuntimeError("kt_cs_not_for_your_eyes")
+
+    async def torn(self, request: web.Request) -> web.StreamResponse:
+        """Begin an answer, and fail."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if request.match_info["how"] != "before":
+            await response.write(b"one line\n")
+        match request.match_info["how"]:
+            case "store" | "before":
+                raise StoreUnavailable("10.0.0.7 refused")
+            case "crash":
+                raise RuntimeError("kt_cs_not_for_your_eyes")
+            case "status":
+                raise web.HTTPNotFound
+        await asyncio.Event().wait()
+        return response
 
     async def slow(self, _request: web.Request) -> web.Response:
         """Never answer."""
@@ -148,6 +165,28 @@ async def test_a_service_that_cannot_serve_truthfully_is_unready_with_its_reason
         assert answer.status == 503
         assert await answer.json() == {"status": "unready", "reasons": {"sample": sample.reason}}
         assert answer.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("how", ["store", "crash", "status", "time", "before"])
+async def test_an_answer_that_was_begun_is_cut_off_and_never_ended_nor_begun_anew(
+    client: ClientSession, log: StringIO, how: str
+) -> None:
+    """RFC 9112, 8: without the last chunk no client takes it for whole; a second head would be a part of its body."""
+    base = client._base_url
+    assert base is not None
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    writer.write(f"GET /torn/{how} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK") or how == "before"
+    assert body == (b"" if how == "before" else b"9\r\none line\n\r\n")
+    (line,) = [json.loads(one) for one in log.getvalue().splitlines() if '"request"' in one]
+    assert line["error_code"] == {"crash": "RuntimeError", "status": "HTTPNotFound", "time": "request_timeout"}.get(
+        how, "store_unavailable"
+    )
+    assert ("unexpected_error" in log.getvalue()) == (how == "crash")
 
 
 async def test_errors_speak_the_language_of_their_route_and_give_nothing_away(client: ClientSession) -> None:
