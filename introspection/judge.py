@@ -79,20 +79,23 @@ class Judge:
             self._memory.keep(token, audiences, verdict, now)
         return verdict
 
-    async def recall(self, token: str, audiences: tuple[str, ...]) -> Verdict | None:
-        """Return the verdict on a token that is remembered and active, None where `judge` has to be asked."""
+    def recall(self, token: str, audiences: tuple[str, ...]) -> Remembered | None:
+        """Return a token that is remembered and, by what is known here, active; None where `judge` has to be asked."""
         now = self._now()
-        remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
-        if remembered is None:
-            return None
-        try:
-            await self._parts.reach(await self._records.positions())
-        except (StoreUnavailable, FeedUnavailable, Busy):
-            return None
+        return self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
+
+    async def follow(self) -> float | None:
+        """Follow up to where the store stands; return the time by which to judge then, None if we are not fresh.
+
+        Raises StoreUnavailable, FeedUnavailable or Busy where that cannot be.
+        """
+        await self._parts.reach(await self._records.positions())
         now = self._now()
-        if not self._is_fresh(now) or self._memory.objection(remembered, now) is not None:
-            return None
-        return remembered.verdicts[audiences]
+        return now if self._is_fresh(now) else None
+
+    def confirm(self, one: Remembered, audiences: tuple[str, ...], now: float) -> Verdict | None:
+        """Return the verdict on a token that was remembered if nothing speaks against it after `follow`, else None."""
+        return one.verdicts.get(audiences) if self._memory.objection(one, now) is None else None
 
     def _now(self) -> float:
         return self._replica.no_earlier(self._parts.clock.now())

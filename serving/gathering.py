@@ -2,12 +2,29 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from serving.problems import Busy
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
+Told_contra = TypeVar("Told_contra", contravariant=True)
+
+
+class Waiter(Protocol[Told_contra]):
+    """Who waits for an answer; a future does."""
+
+    def done(self) -> bool:
+        """Say whether nobody waits any more."""
+        ...
+
+    def set_result(self, answer: Told_contra, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take what stood in its way."""
+        ...
 
 
 class Gathering(Generic[Asked, Answer]):
@@ -27,26 +44,30 @@ class Gathering(Generic[Asked, Answer]):
     ) -> None:
         self._ask_all, self._most_together, self._at_once = ask_all, most_together, at_once
         self._most_waiting = most_waiting
-        self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        self._waiting: list[tuple[Asked, Waiter[Answer]]] = []
         self._flights: set[asyncio.Task[None]] = set()
 
     async def ask(self, one: Asked) -> Answer:
         """Return the answer to one question, asked after this call began."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.enter(one, answer)
+        return await answer
+
+    def enter(self, one: Asked, waiter: Waiter[Answer]) -> None:
+        """Have somebody told the answer to a question, asked after this call, in a later turn of the loop."""
         if len(self._waiting) >= self._most_waiting:
             raise Busy("too many wait already")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((one, answer))
+        self._waiting.append((one, waiter))
         if len(self._flights) < self._at_once:
             # The task starts in the loop's next turn: whoever asks in this one comes along.
             flight = asyncio.create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
-        return await answer
 
     async def _fly(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[: self._most_together], self._waiting[self._most_together :]
-            wanted = [(one, answer) for one, answer in batch if not answer.done()]
+            wanted = [(one, waiter) for one, waiter in batch if not waiter.done()]
             if not wanted:
                 continue
             try:
@@ -61,7 +82,7 @@ class Gathering(Generic[Asked, Answer]):
                 raise
 
 
-def _fail(batch: Sequence[tuple[Asked, "asyncio.Future[Answer]"]], error: Exception) -> None:
+def _fail(batch: Sequence[tuple[Asked, Waiter[Answer]]], error: Exception) -> None:
     for _, waiter in batch:
         if not waiter.done():
             waiter.set_exception(error)

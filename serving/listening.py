@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,8 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from keyturn.contract.errors import ConfigurationError
-from keyturn.process.logging import logger
 from keyturn.process.values import Listen, Unfit
 from serving.problems import Style, answer_status
-from serving.routing import UNEXPECTED
 from serving.shortway import Way
 
 LONGEST_LINE_BYTES = 8 * 1024
@@ -26,7 +24,6 @@ KEEP_ALIVE_SECONDS = 75.0
 FIRST_REQUEST_SECONDS = 10.0  # A connection that has sent none by then is closed.
 MOST_CONNECTIONS = 4096  # More are closed at once.
 LEAVE_SECONDS = 5.0  # What is under way at the end may take so long.
-SHORT_WAY_SECONDS = 2.0  # As long as the store may take for one answer; then the long way begins, which has its own.
 _BACKLOG = 1024
 _TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
@@ -118,14 +115,16 @@ class _Connection(RequestHandler):
     owe an answer: the way ends for good with the first bytes that are not one whole request.
     """
 
-    __slots__ = ("_answered", "_given", "_held", "_shortcut", "way")
+    __slots__ = ("_answered", "_asked", "_closes_then", "_given", "_held", "_leaving", "way")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self.way: Way | None = Way()
         self._given = self._answered = 0  # Whole requests that aiohttp got, and those that it has answered.
-        self._shortcut: asyncio.Task[None] | None = None
-        self._held = b""  # What came while the short way was being gone.
+        self._asked = b""  # The request that goes the short way now.
+        self._held = b""  # What came meanwhile.
+        self._closes_then = False
+        self._leaving: asyncio.Future[None] | None = None  # Somebody waits for its end.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many already; a request has to come soon."""
@@ -137,27 +136,39 @@ class _Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End; nobody waits for an answer any more."""
-        if self._shortcut is not None:
-            self._shortcut.cancel()
+        self._ended_short()
         super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Take no more requests; what goes the short way is answered first."""
+        if self._asked:
+            self._closes_then = True
+        else:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as aiohttp has it
+        """End, once what goes the short way was answered, or after so many seconds."""
+        if self._asked:
+            self._leaving = self._loop.create_future()
+            await asyncio.wait([self._leaving], timeout=timeout)
+        await super().shutdown(timeout)
 
     def data_received(self, data: bytes) -> None:
         """Take the short way if there is one, else aiohttp's."""
         if not data:  # Aiohttp tells itself to go on with what it has.
             super().data_received(data)
             return
-        if self._shortcut is not None:
+        if self._asked:
             self._held += data
             if self.transport is not None:
                 self.transport.pause_reading()
             return
         alone = self._given == self._answered
-        if self.way is not None and alone and not self._closes:
-            answer = self.way.find(data)
-            if answer is not None:
-                self._shortcut = asyncio.ensure_future(self._go_short(data, answer))
-                return
-        self._go_long(data, alone=alone)
+        if self.way is not None and alone and not self._closes and self.way.ask(data, self._replied):
+            self._asked = data
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        else:
+            self._go_long(data, alone=alone)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -178,27 +189,27 @@ class _Connection(RequestHandler):
                 self.way = None
         super().data_received(data)
 
-    async def _go_short(self, data: bytes, answer: Awaitable[bytes | None]) -> None:
-        reply = None
-        try:
-            async with asyncio.timeout(SHORT_WAY_SECONDS):
-                reply = await answer
-        except TimeoutError:
-            pass  # The long way says what there is to say, in time.
-        except Exception:
-            logger("serving").exception(UNEXPECTED)
-        self._shortcut = None
-        if self.transport is None or self.transport.is_closing() or self._closes:
+    def _replied(self, reply: bytes | None) -> None:
+        """Write an answer that came by the short way, or send its request the long one."""
+        asked, transport = self._asked, self.transport
+        if transport is None or transport.is_closing():
             return
+        self._ended_short()
         if reply is None:
-            self._go_long(data, alone=True)
+            self._go_long(asked, alone=True)
         else:
-            self.transport.write(reply)
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            transport.write(reply)
+        if self._closes_then:
+            super().close()
         if self._held:
             held, self._held = self._held, b""
-            self.transport.resume_reading()
+            transport.resume_reading()
             self.data_received(held)
+
+    def _ended_short(self) -> None:
+        self._asked = b""
+        if self._leaving is not None and not self._leaving.done():
+            self._leaving.set_result(None)
 
     def _expect_request(self) -> None:
         if self._request_count == 0:

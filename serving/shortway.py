@@ -7,7 +7,7 @@ reading of where a request ends.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.utils import formatdate
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
@@ -18,8 +18,11 @@ from keyturn import entropy
 from keyturn.clock import Clock
 from serving.problems import NO_STORE
 
-Answer: TypeAlias = Callable[[bytes], Awaitable[bytes | None]]
-"""From a request's body to the whole of the answer, None for the long way."""
+Reply: TypeAlias = Callable[[bytes | None], None]
+"""Is told the whole of an answer, once; None sends the request the long way."""
+
+Answer: TypeAlias = Callable[[bytes, Reply], bool]
+"""Takes a request's body, and has its reply told in a later turn of the loop; False for the long way at once."""
 
 LONGEST_HEAD_BYTES: Final = 4096
 _END: Final = b"\r\n\r\n"
@@ -52,12 +55,12 @@ class Way:
         self._known: _Known | None = None
         self._last: tuple[bytes, int, int] | None = None  # Of the request that the frame has.
 
-    def find(self, data: bytes) -> Awaitable[bytes | None] | None:
-        """Return the answer to be awaited if the head of this request is known, None for the long way."""
+    def ask(self, data: bytes, reply: Reply) -> bool:
+        """Have a request answered whose head is known; False for the long way, and `reply` is told nothing."""
         known = self._known
         if known is None or len(data) != known.request_bytes or self._digest(data[: known.head_bytes]) != known.digest:
-            return None
-        return known.answer(data[known.head_bytes :])
+            return False
+        return known.answer(data[known.head_bytes :], reply)
 
     def takes(self, data: bytes, *, alone: bool) -> bool:
         """Say whether this is one whole request of the plainest form, which the frame is about to get.

@@ -11,7 +11,7 @@ from introspection.app import IntrospectionService
 from keyturn import entropy
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.trust import Trust
-from serving.shortway import Way
+from serving.shortway import Reply, Way
 from tests.building import RESOURCE, FickleRedis, Standing, basic, new_access_token, serving_at
 from tests.clocks import LeapingClock
 from tests.introspection.conftest import OTHER
@@ -64,14 +64,13 @@ def basic_secret() -> str:
 def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Note for each request whether the short way was tried."""
     tried: list[bool] = []
-    find = Way.find
+    ask = Way.ask
 
-    def noted(self: Way, data: bytes) -> Any:
-        answer = find(self, data)
-        tried.append(answer is not None)
-        return answer
+    def noted(self: Way, data: bytes, reply: Reply) -> bool:
+        tried.append(ask(self, data, reply))
+        return tried[-1]
 
-    monkeypatch.setattr(Way, "find", noted)
+    monkeypatch.setattr(Way, "ask", noted)
     return tried
 
 
@@ -104,7 +103,7 @@ async def test_another_token_of_the_same_caller_takes_it_too(wire: Wire, stage: 
     first, second = await stage.put_opaque(sub="alice"), await stage.put_opaque(sub="bob")
     for token, name in ((first, b"alice"), (second, b"bob"), (first, b"alice"), (second, b"bob")):
         assert b'"sub":"%b"' % name in (await wire.ask(token))[2]
-    assert short == [False, True, True, True]
+    assert short == [False, False, True, True]
 
 
 async def test_what_was_revoked_is_told_so_on_the_short_way(wire: Wire, stage: Standing, short: list[bool]) -> None:
@@ -237,7 +236,7 @@ async def test_a_short_way_on_which_no_answer_comes_becomes_the_long_one(
     async def never(*_arguments: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("introspection.judge.Judge.recall", never)
-    monkeypatch.setattr("serving.listening.SHORT_WAY_SECONDS", 0.01)
+    monkeypatch.setattr("introspection.judge.Judge.follow", never)
+    monkeypatch.setattr("introspection.shortway.ANSWER_SECONDS", 0.01)
     status, _, body = await wire.ask(token)
     assert (status, ACTIVE in body, short[-1]) == (200, True, True)
