@@ -13,7 +13,7 @@ from introspection.memory import Remembered
 from introspection.render import JSON, as_json
 from keyturn.contract.errors import FeedUnavailable, StoreUnavailable
 from keyturn.contract.trust import Trust
-from keyturn.verifier.verdict import Kind
+from keyturn.verifier.verdict import Kind, Verdict
 from serving.application import NOTES, RequestNotes
 from serving.authentication import Caller
 from serving.gathering import Gathering
@@ -37,11 +37,21 @@ _QUESTION = re.compile(rb"(?:%b&)?token=(kt_at_[A-Za-z0-9_-]{48})(?:&%b)?" % (_H
 class _Asker:
     """A caller on one connection, by the trust document of then."""
 
-    __slots__ = ("audiences", "caller", "notes", "trust")
+    __slots__ = ("audiences", "caller", "facts", "notes", "trust")
 
     def __init__(self, caller: Caller, trust: Trust, notes: RequestNotes) -> None:
         self.caller, self.trust, self.notes = caller, trust, notes
         self.audiences = caller.client.audiences
+        self.facts: dict[str, str] = {}
+
+    def facts_of(self, verdict: Verdict) -> dict[str, str]:
+        """Return what a line of the log says of an answer; each on this way is a fresh yes, and they are alike."""
+        if not self.facts:
+            self.facts = {
+                "client_id": self.caller.client_id, "answer": verdict.kind.value, "reason": verdict.reason,
+                "state": verdict.state.value, "rendering": "json",
+            }  # fmt: skip
+        return self.facts
 
 
 class _Question:
@@ -128,9 +138,6 @@ class ShortAnswers:
             return None
         asker.notes.take(
             method="POST", path="/introspect", status=200, seconds=ended - question.began,
-            facts={
-                "client_id": asker.caller.client_id, "answer": verdict.kind.value, "reason": verdict.reason,
-                "state": verdict.state.value, "rendering": "json",
-            },
+            facts=asker.facts_of(verdict),
         )  # fmt: skip
         return self._replies.ok(as_json(verdict))

@@ -1,6 +1,7 @@
 """The HTTP application that services put their routes on: limits, headers, and one log line for each request."""
 
 from collections.abc import Mapping
+from logging import DEBUG, INFO
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -52,8 +53,10 @@ class RequestNotes:
             child.observe(seconds)
         if not self._bound:  # Once, when logging is configured: to bind costs more than a line that is not written.
             self._log, self._bound = self._log.bind(), True
-        line = self._log.debug if path in _QUIET_PATHS else self._log.info
-        line(REQUEST, method=method, path=path, status=status, ms=round(seconds * 1000, 2), **facts)
+        level = DEBUG if path in _QUIET_PATHS else INFO
+        if self._log.is_enabled_for(level):
+            shown_ms = round(seconds * 1000, 2)
+            self._log.log(level, REQUEST, method=method, path=path, status=status, ms=shown_ms, **facts)
 
 
 NOTES: Final[web.AppKey[RequestNotes]] = web.AppKey("notes", RequestNotes)

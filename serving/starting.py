@@ -6,7 +6,7 @@ import uvloop
 
 from keyturn.clock import SystemClock
 from keyturn.process.logging import configure_logging, logger
-from keyturn.process.running import run
+from keyturn.process.running import run, settle
 from keyturn.process.settings import LogSettings, Section, Settings, from_arguments
 from keyturn.process.values import Listen
 from serving.parts import Parts, open_parts
@@ -29,7 +29,7 @@ def start(make: Callable[[Settings, Parts], Service], shape: type[Section], *, a
         async with open_parts(settings, user=name, clock=clock) as parts:
             await serve(
                 [make(settings, parts)], parts=[parts], listen=str(listen), log=logger(name),
-                setting=f"{name}.listen",
+                setting=f"{name}.listen", ready=lambda _address: settle(),
             )  # fmt: skip
 
     return run(main, name=name, loop_factory=uvloop.new_event_loop)

@@ -6,7 +6,7 @@ from functools import partial
 from keyturn.clock import SystemClock
 from keyturn.process.expiry import watch_expiry
 from keyturn.process.logging import READY, configure_logging, logger
-from keyturn.process.running import Supervisor, run
+from keyturn.process.running import Supervisor, run, settle
 from keyturn.process.settings import LogSettings, from_arguments
 from serving.parts import open_parts
 from worker.app import WorkerService
@@ -24,6 +24,7 @@ async def main() -> None:
             supervisor.keep_running("expiry", partial(watch_expiry, parts.replica, clock, parts.log))
             supervisor.keep_running(service.name, service.run)
             logger(service.name).info(READY)
+            settle()
             await supervisor.forever()
 
 

@@ -18,7 +18,7 @@ from keyturn.process.issuers import read_issuers
 from keyturn.process.logging import STARTED, configure_logging, logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.pinned import read_root
-from keyturn.process.running import keep_running, run
+from keyturn.process.running import keep_running, run, settle
 from keyturn.process.settings import (
     IssuerSettings,
     LogSettings,
@@ -193,6 +193,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     async def serve() -> None:
         settings = from_arguments("keyturn sidecar", about="The verifier beside an API.", argv=argv)
         configure_logging(settings.section(LogSettings), process="sidecar")
-        await serve_sidecar(settings)
+        await serve_sidecar(settings, ready=lambda _address: settle())
 
     return run(serve, name="sidecar", loop_factory=uvloop.new_event_loop)
