@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import stat
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from aiohttp import ClientSession, UnixConnector, web
 import serving.listening
 from keyturn.contract.errors import ConfigurationError
 from serving.listening import listening
+from serving.shortway import Reply, offer
+from tests.waiting import eventually
 
 
 def application() -> web.Application:
@@ -92,4 +95,69 @@ async def test_what_is_no_http_gets_400_without_an_echo() -> None:
         assert b" 400 " in told.splitlines()[0]
         assert b"kt_at" not in told
         assert b"aiohttp" not in told
+        writer.close()
+
+
+class Slow:
+    """A short way whose answers come when the test says so."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+
+    def __call__(self, _body: bytes, reply: Reply) -> bool:
+        """Take a request."""
+        self.replies.append(reply)
+        return True
+
+    def application(self) -> web.Application:
+        """Return an application that offers it with each answer."""
+
+        async def handler(request: web.Request) -> web.Response:
+            offer(request, self)
+            return web.Response(text="long way")
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        return app
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n."
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize(("reply", "told"), [(ANSWER, ANSWER), (None, b"long way")])
+async def test_what_goes_the_short_way_when_the_end_comes_is_answered(reply: bytes | None, told: bytes) -> None:
+    """SIGTERM ends a process between requests, not within one (RFC 9112, 9.6), whichever way that one goes."""
+    slow = Slow()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(listening(slow.application(), "127.0.0.1:0"))
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(REQUEST)
+        await asyncio.wait_for(reader.readuntil(b"long way"), 5)
+        writer.write(REQUEST)
+        await eventually(lambda: bool(slow.replies), within_seconds=5)
+        ending = asyncio.ensure_future(stack.aclose())
+        await asyncio.wait([ending], timeout=0.05)
+        assert not ending.done()
+        slow.replies[0](reply)
+        assert told in await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(ending, 5)
+        writer.close()
+
+
+async def test_a_short_way_without_an_answer_does_not_hold_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way at the end has its time, and no more."""
+    monkeypatch.setattr(serving.listening, "LEAVE_SECONDS", 0.05)
+    slow = Slow()
+    async with asyncio.timeout(5):
+        async with listening(slow.application(), "127.0.0.1:0") as address:
+            host, _, port = address.partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(REQUEST)
+            await reader.readuntil(b"long way")
+            writer.write(REQUEST)
+            await eventually(lambda: bool(slow.replies), within_seconds=5)
+        assert await reader.read() == b""
+        slow.replies[0](ANSWER)  # Nobody is there any more.
         writer.close()
