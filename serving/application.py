@@ -53,10 +53,9 @@ class RequestNotes:
             child.observe(seconds)
         if not self._bound:  # Once, when logging is configured: to bind costs more than a line that is not written.
             self._log, self._bound = self._log.bind(), True
-        level = DEBUG if path in _QUIET_PATHS else INFO
+        level, line = (DEBUG, self._log.debug) if path in _QUIET_PATHS else (INFO, self._log.info)
         if self._log.is_enabled_for(level):
-            shown_ms = round(seconds * 1000, 2)
-            self._log.log(level, REQUEST, method=method, path=path, status=status, ms=shown_ms, **facts)
+            line(REQUEST, method=method, path=path, status=status, ms=round(seconds * 1000, 2), **facts)
 
 
 NOTES: Final[web.AppKey[RequestNotes]] = web.AppKey("notes", RequestNotes)
