@@ -1,21 +1,31 @@
 """The authorization service as a whole: its routes over minter, signer and records."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 
 from aiohttp import web
 
+from authorization.codes import PREFIX as CODES
+from authorization.codes import Codes
 from authorization.issuing import Issuing
+from authorization.loginroutes import LoginRoutes
+from authorization.logins import PREFIX as LOGINS
+from authorization.logins import PURPOSE as CHALLENGES
+from authorization.logins import Logins
 from authorization.minting import Minter
 from authorization.placing import Placer
-from authorization.routes import AuthorizationRoutes
+from authorization.redeeming import Redeeming
+from authorization.routes import AuthorizationRoutes, GrantHandler
 from authorization.settings import AuthorizationSettings
+from authorization.signin import SignInRoutes
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.keys import Use
 from keyturn.contract.trust import IdentityKind
 from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
 from serving.parts import Parts
-from serving.settings import GrantSettings, StatusListSettings, record_store, signer_path
+from serving.settings import GrantSettings, StatusListSettings, record_store, sealer, signer_path
 from serving.settings import listings as listings_of
 from serving.signing import SigningClient
 
@@ -45,10 +55,27 @@ class AuthorizationService:
         issuing = Issuing(
             minter, parts.metrics, token_seconds=own.access_token, grant_seconds=settings.section(GrantSettings).life
         )
+        self._signing_in, redeem = self._sign_in(settings, own, issuing)
         self._routes = AuthorizationRoutes(
-            parts, issuing, answers_alg=usual_algorithm(settings, Use.INTROSPECTION),
+            parts, issuing, redeem=redeem, answers_alg=usual_algorithm(settings, Use.INTROSPECTION),
             status_lists=settings.section(StatusListSettings).enabled,
         )  # fmt: skip
+
+    def _sign_in(
+        self, settings: Settings, own: AuthorizationSettings, issuing: Issuing
+    ) -> tuple[Sequence[SignInRoutes | LoginRoutes], GrantHandler | None]:
+        """Return the routes by which users sign in, and what redeems the codes that come of it; none without a page."""
+        if own.signin_url is None:
+            return (), None
+        parts = self._parts
+        kept = partial(record_store, settings, parts.redis, parts.clock)
+        logins = Logins(kept(prefix=LOGINS), sealer(settings, purpose=CHALLENGES), parts.clock)
+        codes = Codes(parts.redis, kept(prefix=CODES), parts.clock)
+        routes = (
+            SignInRoutes(parts, logins, codes, signin_url=own.signin_url),
+            LoginRoutes(parts, kept(), logins, issuing),
+        )
+        return routes, Redeeming(parts, codes, issuing, token_seconds=own.access_token).answer
 
     def _placer(self, settings: Settings, longest_seconds: float) -> Placer | None:
         if not settings.section(StatusListSettings).enabled:
@@ -58,7 +85,8 @@ class AuthorizationService:
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
-        self._routes.add_routes(app)
+        for routes in (self._routes, *self._signing_in):
+            routes.add_routes(app)
 
     def unready(self) -> str | None:
         """Return why no token can be issued truthfully now."""

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+import msgspec
+
+from authorization.grants import Grant
 from keyturn.contract.trust import Client, TokenFormat
 from serving.authentication import OPERATING_SCOPES
 from serving.forms import Form
@@ -30,6 +33,23 @@ def read_asked(form: Form, client: Client) -> Asked:
     """Return what this client gets; raises OAuthError `invalid_scope`, `invalid_target` or `invalid_request`."""
     scopes = _scopes(form.get("scope"), client)
     return Asked(scopes=scopes, audiences=_audiences(form, client), token_format=_format(form, client, scopes))
+
+
+def read_narrowed(form: Form, client: Client, grant: Grant) -> Asked:
+    """Return what a client gets of a grant: all of it, unless it asks for less (RFC 6749, 6; RFC 8707, 2.2).
+
+    Neither is more than the client may still have. Raises what `read_asked` does.
+    """
+    scopes, audiences = (
+        tuple(one for one in granted if one in allowed)
+        for granted, allowed in ((grant.scopes, client.scopes), (grant.audiences, client.audiences))
+    )
+    if grant.scopes and not scopes:
+        raise OAuthError("invalid_scope", "nothing is left of the grant that this client may have")
+    rest = msgspec.structs.replace(client, scopes=scopes, audiences=audiences)
+    asked = read_asked(form, rest)
+    everywhere = not any(form.every(name) for name in REPEATABLE)
+    return replace(asked, audiences=audiences) if everywhere else asked
 
 
 def _scopes(asked: str | None, client: Client) -> tuple[str, ...]:

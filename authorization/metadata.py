@@ -3,38 +3,47 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+from authorization.pkce import METHODS as CHALLENGE_METHODS
 from keyturn.contract.keys import Use
 from keyturn.contract.purposes import INTROSPECTION_ANSWER
 from keyturn.contract.statuslists import PATH
 from keyturn.verifier.replica import Replica
-from serving.authentication import AUTHENTICATION_METHODS
+from serving.authentication import AUTHENTICATION_METHODS, PUBLIC
 from serving.clientassertions import SIGNING_ALGORITHMS
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 MAX_AGE_SECONDS = 300
 CLIENT_CREDENTIALS = "client_credentials"  # RFC 6749, 4.4.
-GRANT_TYPES = (CLIENT_CREDENTIALS,)
+RESPONSE_TYPES = ("code",)
+RESPONSE_MODES = ("query",)
+AUTHORIZATION_CODE = "authorization_code"  # RFC 6749, 4.1.
+REFRESH_TOKEN = "refresh_token"  # noqa: S105 - a grant type (RFC 6749, 6)
+GRANT_TYPES = (CLIENT_CREDENTIALS, AUTHORIZATION_CODE)
 
 
-def metadata(issuer: str, *, status_lists: bool = False, signs_answers: str | None = None) -> dict[str, Any]:
+def metadata(
+    issuer: str, *, status_lists: bool = False, signs_answers: str | None = None, signs_in: bool = False
+) -> dict[str, Any]:
     """Return the metadata document; with `status_lists` it says where all of them are named.
 
-    `signs_answers` is the algorithm of introspection answers that are signed, if any is.
-
-    `response_types_supported` would be empty while there is no authorization endpoint, and a member without elements
+    `signs_answers` is the algorithm of introspection answers that are signed, if any is. `signs_in` says whether there
+    is an authorization endpoint: without one `response_types_supported` would be empty, and a member without elements
     is left out (RFC 8414, 3.2).
     """
     methods, algorithms = list(AUTHENTICATION_METHODS), list(SIGNING_ALGORITHMS)
+    of_clients = [*methods, PUBLIC] if signs_in else methods
+    grants = [grant for grant in GRANT_TYPES if signs_in or grant != AUTHORIZATION_CODE]
     signed = {} if signs_answers is None else {"introspection_signing_alg_values_supported": [signs_answers]}
     return {
         "issuer": issuer,
         "token_endpoint": issuer + "/token",
         "jwks_uri": issuer + "/.well-known/jwks.json",
-        "grant_types_supported": list(GRANT_TYPES),
-        "token_endpoint_auth_methods_supported": methods,
+        **(_of_signing_in(issuer) if signs_in else {}),
+        "grant_types_supported": grants,
+        "token_endpoint_auth_methods_supported": of_clients,
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "revocation_endpoint": issuer + "/revoke",
-        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_methods_supported": of_clients,
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "introspection_endpoint": issuer + "/introspect",
         "introspection_endpoint_auth_methods_supported": [*methods, "Bearer"],
@@ -42,6 +51,16 @@ def metadata(issuer: str, *, status_lists: bool = False, signs_answers: str | No
         **signed,  # RFC 9701, 7.
         # draft-ietf-oauth-status-list, 9.1.
         **({"status_list_aggregation_endpoint": issuer + PATH} if status_lists else {}),
+    }
+
+
+def _of_signing_in(issuer: str) -> dict[str, Any]:
+    return {
+        "authorization_endpoint": issuer + "/authorize",
+        "response_types_supported": list(RESPONSE_TYPES),
+        "response_modes_supported": list(RESPONSE_MODES),
+        "code_challenge_methods_supported": list(CHALLENGE_METHODS),
+        "authorization_response_iss_parameter_supported": True,  # RFC 9207, 3.
     }
 
 

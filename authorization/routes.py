@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 from authorization.asking import REPEATABLE, read_asked
 from authorization.issuing import Issuing
 from authorization.metadata import (
+    AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
     GRANT_TYPES,
     MAX_AGE_SECONDS,
@@ -23,7 +24,7 @@ from serving.routing import add_route, note
 
 _TEXT = {"type": "string"}
 _TOKEN_OPERATION: dict[str, Any] = {
-    "summary": "Issue an access token (RFC 6749, 4.4)",
+    "summary": "Issue an access token (RFC 6749, 4.1.3 and 4.4)",
     "requestBody": {
         "required": True,
         "content": {
@@ -33,6 +34,9 @@ _TOKEN_OPERATION: dict[str, Any] = {
                     "required": ["grant_type"],
                     "properties": {
                         "grant_type": {"enum": list(GRANT_TYPES)},
+                        "code": _TEXT,
+                        "redirect_uri": _TEXT,
+                        "code_verifier": _TEXT,
                         "scope": _TEXT,
                         "resource": _TEXT,
                         "audience": _TEXT,
@@ -60,10 +64,22 @@ GrantHandler: TypeAlias = Callable[[web.Request, Form, Caller], Awaitable[web.Re
 class AuthorizationRoutes:
     """Handlers over what issues tokens, one for each grant type."""
 
-    def __init__(self, parts: Parts, issuing: Issuing, *, answers_alg: str, status_lists: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        issuing: Issuing,
+        *,
+        answers_alg: str,
+        status_lists: bool,
+        redeem: GrantHandler | None = None,
+    ) -> None:
+        """Answer by `issuing`, and codes by `redeem`, where users can sign in."""
         self._parts, self._issuing, self._authenticator = parts, issuing, Authenticator(parts)
         self._answers_alg, self._status_lists = answers_alg, status_lists
-        self._handlers: Mapping[str, GrantHandler] = {CLIENT_CREDENTIALS: self._client_credentials}
+        self._handlers: Mapping[str, GrantHandler] = {
+            CLIENT_CREDENTIALS: self._client_credentials,
+            **({} if redeem is None else {AUTHORIZATION_CODE: redeem}),
+        }
 
     def add_routes(self, app: web.Application) -> None:
         """Add the token endpoint and the metadata."""
@@ -76,7 +92,11 @@ class AuthorizationRoutes:
         """Return the metadata, which may be cached."""
         parts = self._parts
         signed = algorithm_of_answers(parts.replica, self._answers_alg)
-        answer = json_answer(metadata(parts.issuer, status_lists=self._status_lists, signs_answers=signed))
+        told = metadata(
+            parts.issuer, status_lists=self._status_lists, signs_answers=signed,
+            signs_in=AUTHORIZATION_CODE in self._handlers,
+        )  # fmt: skip
+        answer = json_answer(told)
         answer.headers[hdrs.CACHE_CONTROL] = f"public, max-age={MAX_AGE_SECONDS}"
         answer.headers.popall(hdrs.PRAGMA, None)
         return answer
@@ -84,7 +104,7 @@ class AuthorizationRoutes:
     async def token(self, request: web.Request) -> web.Response:
         """Answer a token request; every answer is `no-store` (RFC 6749, 5.1)."""
         form = await read_form(request, repeatable=REPEATABLE)
-        caller = await self._authenticator.authenticate(request, form)
+        caller = await self._authenticator.authenticate(request, form, public=True)
         note(request, client_id=caller.client_id)
         grant_type = form.get("grant_type")
         if grant_type is None:

@@ -68,7 +68,7 @@ class RevocationRoutes:
     async def revoke(self, request: web.Request) -> web.Response:
         """Revoke a token for the client that it was issued to (RFC 7009, 2); 200 means that it is durable."""
         form = await read_form(request)
-        caller = await self._authenticator.authenticate(request, form)
+        caller = await self._authenticator.authenticate(request, form, public=True)
         note(request, client_id=caller.client_id)
         wait, token = _wait(request), form.get("token")
         if token is None:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from keyturn.contract.encoding import decode_object
 from keyturn.contract.errors import MalformedInput
@@ -19,6 +19,7 @@ LONGEST_VALUE = 16 * 1024
 
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+_NO_FORM = "not a form in UTF-8 with at most 64 fields"
 
 
 class Form(dict[str, str]):
@@ -27,6 +28,8 @@ class Form(dict[str, str]):
     def __init__(self) -> None:
         super().__init__()
         self.repeated: dict[str, list[str]] = {}
+        self.twice: set[str] = set()
+        """What stands twice and must not: the first one counts, if any does."""
 
     def every(self, name: str) -> tuple[str, ...]:
         """Return all values of a parameter that may repeat; of any other its one value, or none."""
@@ -41,23 +44,43 @@ async def read_form(request: web.Request, *, repeatable: Collection[str] = ()) -
     Raises HTTPUnsupportedMediaType (415) for another content type, HTTPRequestEntityTooLarge (413), and OAuthError
     `invalid_request` for a parameter that stands twice, is too long or is not UTF-8. Nothing is read from the query.
     """
+    form = await _read_body(request, repeatable)
+    if form.twice:
+        raise OAuthError("invalid_request", "a parameter stands twice")
+    return form
+
+
+async def read_parameters(request: web.Request, *, repeatable: Collection[str] = ()) -> Form:
+    """Return the parameters of a request that a browser brings: of the body of a POST, else of the query.
+
+    Raises as `read_form`, but for parameters that stand twice: whom to tell of these, the caller has to find out.
+    """
+    if request.method == hdrs.METH_POST:
+        return await _read_body(request, repeatable)
+    return _parse(request.raw_path.partition("?")[2], repeatable)
+
+
+async def _read_body(request: web.Request, repeatable: Collection[str]) -> Form:
     if request.content_type != FORM_TYPE or (request.charset or "utf-8").lower() not in ("utf-8", "us-ascii"):
         raise web.HTTPUnsupportedMediaType
-    body = await request.read()
+    return _parse((await request.read()).decode("latin-1"), repeatable)
+
+
+def _parse(text: str, repeatable: Collection[str]) -> Form:
+    if not text.isascii():
+        raise OAuthError("invalid_request", _NO_FORM)
     try:
         pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict",
-            max_num_fields=MOST_FIELDS,
-        )  # fmt: skip
+            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MOST_FIELDS
+        )
     except ValueError:  # A UnicodeError is one.
-        raise OAuthError("invalid_request", "the body is not a form in UTF-8 with at most 64 fields") from None
-    form = Form()
-    seen = set()
+        raise OAuthError("invalid_request", _NO_FORM) from None
+    form, seen = Form(), set[str]()
     for name, value in pairs:
         if len(name) > LONGEST_NAME or len(value) > LONGEST_VALUE:
             raise OAuthError("invalid_request", "a parameter is too long")
         if name in seen and name not in repeatable:
-            raise OAuthError("invalid_request", "a parameter stands twice")
+            form.twice.add(name)
         seen.add(name)
         if value:
             form.setdefault(name, value)

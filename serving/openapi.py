@@ -11,6 +11,7 @@ from serving.routing import OPERATIONS, Described
 
 OPENAPI: Final = "3.1.0"
 PROBLEM_TYPE: Final = "application/problem+json"
+PAGE_TYPE: Final = "text/plain"
 Schema: TypeAlias = Mapping[str, Any]
 
 
@@ -26,6 +27,8 @@ RESOURCE_SERVER: Final[Sequence[Schema]] = ({"resourceServer": []}, {"introspect
 """The security of a route for clients that may introspect."""
 OPERATOR: Final[Sequence[Schema]] = ({"operator": []},)
 """The security of a route for operators."""
+SIGN_IN_PAGE: Final[Sequence[Schema]] = ({"signInPage": []},)
+"""The security of a route for the page where users sign in."""
 EVERYBODY: Final[Sequence[Schema]] = ()
 """The security of a route that asks nobody who he is."""
 
@@ -39,6 +42,7 @@ RECEIPT: Final[Schema] = {"$ref": "#/components/schemas/Receipt"}
 _ERRORS: Final[Mapping[Style, tuple[str, str]]] = {
     Style.OAUTH: (JSON_TYPE, "OAuthError"),
     Style.PROBLEM: (PROBLEM_TYPE, "Problem"),
+    Style.PAGE: (PAGE_TYPE, "Page"),
 }
 _BY_HTTP: Final[Mapping[str, str]] = {
     "400": "The request is not what this route takes",
@@ -52,6 +56,7 @@ _BY_SECURITY: Final[Mapping[str, Mapping[str, str]]] = {
     "client": {"401": "invalid_client: no such client, or not proved to be it"},
     "resourceServer": {"401": "invalid_client: not a client that may introspect, or not proved to be it"},
     "operator": {"401": "No token of an operator", "403": "A token of another scope"},
+    "signInPage": {"401": "No token of a sign-in page", "403": "A token of another scope"},
 }
 
 
@@ -162,6 +167,7 @@ _COMPONENTS: Final[Schema] = {
             optional=["detail"],
             description="RFC 9457",
         ),
+        "Page": text(1000, about="For the person whose browser it is"),
         "Receipt": record(
             {
                 "lane": {"enum": ["keys", "revocations"]},
@@ -207,6 +213,11 @@ _COMPONENTS: Final[Schema] = {
             "type": "http",
             "scheme": "bearer",
             "description": "An opaque access token of scope keyturn:admin (RFC 6750)",
+        },
+        "signInPage": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An opaque access token of scope keyturn:login (RFC 6750)",
         },
     },
 }

@@ -1,4 +1,4 @@
-"""The one table from errors to HTTP: RFC 6749 JSON on OAuth endpoints, RFC 9457 problems everywhere else."""
+"""The one table from errors to HTTP: RFC 6749 JSON on OAuth endpoints, text for browsers, else RFC 9457 problems."""
 
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -27,6 +27,12 @@ from keyturn.contract.errors import (
 
 REALM = "keyturn"
 RETRY_AFTER_SECONDS = 1
+PAGE_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+"""What keeps a page from being framed, from running anything, and from telling others its address."""
 NO_STORE: Mapping[str, str] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _NONE: Mapping[str, str] = {}
 _RETRY: Mapping[str, str] = {hdrs.RETRY_AFTER: str(RETRY_AFTER_SECONDS)}
@@ -39,6 +45,7 @@ class Style(Enum):
 
     OAUTH = auto()  # RFC 6749, 5.2.
     PROBLEM = auto()  # RFC 9457.
+    PAGE = auto()  # Plain text, for the person whose browser it is.
 
 
 class OAuthError(KeyturnError):
@@ -178,6 +185,9 @@ def _http_error(error: web.HTTPException, style: Style) -> web.Response:
 
 def _render(row: _Row, code: str, detail: str, style: Style, headers: Mapping[str, str] = _NONE) -> web.Response:
     content: dict[str, Any]
+    if style is Style.PAGE:
+        told = f"{HTTPStatus(row.status).phrase}: {detail}\n" if detail else f"{HTTPStatus(row.status).phrase}\n"
+        return web.Response(text=told, status=row.status, headers={**NO_STORE, **PAGE_HEADERS, **headers})
     if style is Style.OAUTH:
         content = {"error": row.oauth}
         if detail:

@@ -88,6 +88,21 @@ class Reading(NamedTuple):
     positions: Positions
 
 
+class Found(NamedTuple):
+    """A record as `Reading` has it, and the name that it has in the store."""
+
+    name: str
+    record: dict[str, Any] | None
+    positions: Positions
+
+
+class Sealed(NamedTuple):
+    """A record as the store holds it: for who writes it by a script of their own."""
+
+    name: str
+    box: bytes
+
+
 class Page(NamedTuple):
     """Some of all records: where the next ones begin (0 at the end), how many names there were, and what opened."""
 
@@ -97,24 +112,36 @@ class Page(NamedTuple):
 
 
 class RecordStore:
-    """Records by token, on Redis; every method raises StoreUnavailable when the store cannot say."""
+    """Records by token, on Redis; every method raises StoreUnavailable when the store cannot say.
 
-    def __init__(self, redis: Redis, keys: RecordKeys, clock: Clock, *, renew: Renew = lambda: None) -> None:
-        self._redis, self._clock, self._renew = redis, clock, renew
+    Those under one prefix are nothing under another: their names are sealed in.
+    """
+
+    def __init__(
+        self, redis: Redis, keys: RecordKeys, clock: Clock, *, renew: Renew = lambda: None, prefix: str = PREFIX
+    ) -> None:
+        self._redis, self._clock, self._renew, self._prefix = redis, clock, renew, prefix
         self._reads = Gathering(self._read_all, most_together=_MOST_READ_TOGETHER)
         self._use(keys)
 
     async def put(self, token: str, record: dict[str, Any], *, expires_at: float) -> None:
         """Keep a token's record until `expires_at` (Unix seconds)."""
+        name, box = self.sealed(token, record)
+        with stored():
+            await self._redis.set(name, box, px=self.lasting_ms(expires_at))
+
+    def sealed(self, token: str, record: Mapping[str, Any]) -> Sealed:
+        """Return what `put` would write; raises MalformedInput for a record that is too large."""
         self._look_for_keys()
         content = encode_json(record)
         if len(content) > LARGEST_RECORD_BYTES:
             raise MalformedInput(f"a record has at most {LARGEST_RECORD_BYTES} bytes")
-        name, nonce = self._names(token)[0], entropy.token_bytes(_NONCE_BYTES)
-        box = nonce + self._seals[0].encrypt(nonce, content, name.encode("ascii"))
-        lasting_ms = max(1, int((expires_at - self._clock.now()) * 1000))
-        with stored():
-            await self._redis.set(name, box, px=lasting_ms)
+        name, nonce = self.names(token)[0], entropy.token_bytes(_NONCE_BYTES)
+        return Sealed(name, nonce + self._seals[0].encrypt(nonce, content, name.encode("ascii")))
+
+    def lasting_ms(self, until: float) -> int:
+        """Return for how long the store has to keep what is good until then (Unix seconds); at least a moment."""
+        return max(1, int((until - self._clock.now()) * 1000))
 
     async def get(self, token: str) -> dict[str, Any] | None:
         """Return a token's record, None if there is none; that it is still valid, the caller sees to."""
@@ -125,8 +152,13 @@ class RecordStore:
 
         One that is not there is looked for again, where there are other keys by now.
         """
-        reading = await self._read(token)
-        return await self._read(token) if reading.record is None and self._look_for_keys() else reading
+        _, record, positions = await self.find(token)
+        return Reading(record, positions)
+
+    async def find(self, token: str) -> Found:
+        """Return what `read` does, and the name under which the record was found."""
+        found = await self._find(token)
+        return await self._find(token) if found.record is None and self._look_for_keys() else found
 
     async def positions(self) -> Positions:
         """Return where both lanes stand now, in one round trip that others may share."""
@@ -139,7 +171,7 @@ class RecordStore:
         since it is nobody's token. One page takes the server and us a few milliseconds. Raises StoreUnavailable.
         """
         with store_errors(StoreUnavailable):
-            following, names = await self._redis.scan(cursor, match=PREFIX + "*", count=_LISTED_TOGETHER)
+            following, names = await self._redis.scan(cursor, match=self._prefix + "*", count=_LISTED_TOGETHER)
             pipeline = self._redis.pipeline(transaction=False)
             for name in names:
                 pipeline.get(name)
@@ -155,14 +187,15 @@ class RecordStore:
         """Forget a token's record; one that is not there is forgotten already."""
         self._look_for_keys()
         with stored():
-            await self._redis.delete(*self._names(token))
+            await self._redis.delete(*self.names(token))
 
-    async def _read(self, token: str) -> Reading:
-        names = self._names(token)
+    async def _find(self, token: str) -> Found:
+        names = self.names(token)
         boxes, positions = await self._reads.ask(names)
-        found = ((name, box) for name, box in zip(names, boxes, strict=True) if box is not None)
-        record = next((record for name, box in found if (record := self._open(name, box)) is not None), None)
-        return Reading(record, positions)
+        for name, box in zip(names, boxes, strict=True):
+            if box is not None and (record := self._open(name, box)) is not None:
+                return Found(name, record, positions)
+        return Found(names[0], None, positions)
 
     async def _read_all(self, asked: Sequence[tuple[str, ...]]) -> list[tuple[list[bytes | None], Positions]]:
         # The positions are read last: what was revoked before a record was read lies behind them.
@@ -193,10 +226,10 @@ class RecordStore:
             self._use(keys)
         return keys is not None
 
-    def _names(self, token: str) -> tuple[str, ...]:
+    def names(self, token: str) -> tuple[str, ...]:
         """Return the names that a token's record may have, that of the newest pepper first."""
         text = token.encode("utf-8", "surrogatepass")
-        return tuple(PREFIX + b64url(hmac.digest(pepper, text, sha256)) for pepper in self._peppers)
+        return tuple(self._prefix + b64url(hmac.digest(pepper, text, sha256)) for pepper in self._peppers)
 
     def _open(self, name: str, box: bytes) -> dict[str, Any] | None:
         record = self._unsealed(name, box)

@@ -12,7 +12,8 @@ from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
 from keyturn.process.values import Duration, Listen, Range, Secret, Unfit
 from serving.listings import Listings
-from serving.records import RecordKeys, RecordStore
+from serving.records import PREFIX, RecordKeys, RecordStore
+from serving.sealing import Sealer
 from serving.signing import NoSigner, Signer, SigningClient
 
 
@@ -33,10 +34,19 @@ class RecordSettings(Section):
             ) from error
 
 
-def record_store(settings: Settings, redis: Redis, clock: Clock) -> RecordStore:
-    """Return the records of opaque tokens; other keys in the file are taken up. Raises ConfigurationError."""
+def record_store(settings: Settings, redis: Redis, clock: Clock, *, prefix: str = PREFIX) -> RecordStore:
+    """Return the records of opaque tokens, or of what else has a prefix; other keys in the file are taken up.
+
+    Raises ConfigurationError.
+    """
     section = settings.section(RecordSettings)
-    return RecordStore(redis, section.keys(), clock, renew=KeysInFile(section.key).renewed)
+    return RecordStore(redis, section.keys(), clock, renew=KeysInFile(section.key).renewed, prefix=prefix)
+
+
+def sealer(settings: Settings, *, purpose: bytes) -> Sealer:
+    """Return what seals for one purpose by the same keys. Raises ConfigurationError."""
+    section = settings.section(RecordSettings)
+    return Sealer(section.keys(), purpose=purpose, renew=KeysInFile(section.key).renewed)
 
 
 def listings(settings: Settings, redis: Redis) -> Listings:

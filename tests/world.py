@@ -67,6 +67,7 @@ class World:
     verifiers: dict[str, StatementKey] = field(default_factory=dict)
     may_sign: dict[str, tuple[MaySign, ...]] = field(default_factory=dict)
     clients: dict[str, Client] = field(default_factory=dict)
+    client_roles: dict[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
     hash_key: bytes = field(default_factory=lambda: entropy.token_bytes(16))
     private: dict[str, entropy.PrivateKey] = field(default_factory=dict)
     algorithms: dict[str, str] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class World:
         } | {name: Identity(kind=IdentityKind.VERIFIER, jwk=key.public) for name, key in self.verifiers.items()}
         members: dict[str, Any] = {
             "version": 1, "issuer": self.issuer, "issued_at": now, "expires_at": now + 864_000,
-            "roles": {lane.value: (key.public,) for lane, key in self.roles.items()},
+            "roles": {lane.value: (key.public,) for lane, key in self.roles.items()} | self.client_roles,
             "lowest_epoch": {lane.value: 1 for lane in Lane}, "identities": identities, "clients": self.clients,
         }  # fmt: skip
         return TrustDocument(**(members | changes))

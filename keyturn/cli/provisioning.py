@@ -58,8 +58,16 @@ _RUNNING_JOBS = (
     "+zincrby +zrange +zrangebyscore +zrem +zremrangebyscore +zscore ~arq:*)"
 )
 _PLACING_TOKENS = "+script|load (+evalsha +hmget +hset +xadd +xtrim ~keyturn:statuslists:*)"
+# A script may be given these keys, and do to each only what is allowed there: the lane's head it reads.
+_SIGNING_IN = (
+    "(+evalsha ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:* ~keyturn:revocations:head) "
+    "(+get +set +del +exists +pexpire ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:*)"
+)
 USERS = {
-    "authorization": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} (+set %W~keyturn:record:*) {_PLACING_TOKENS}",
+    "authorization": (
+        f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS} (+set %W~keyturn:record:*) {_PLACING_TOKENS} "
+        f"{_SIGNING_IN}"
+    ),
     "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
     "introspection": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS}",
     "revocation": (

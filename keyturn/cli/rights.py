@@ -20,6 +20,7 @@ _READ_SEALED: Question = ("HGET", SEALED_KEY, _NOBODY)
 _READ_RECORD: Question = ("GET", f"keyturn:record:{_NOBODY}")
 _WRITE_RECORD: Question = ("SET", f"keyturn:record:{_NOBODY}", "", "EX", "0")
 _LIST_RECORDS: Question = ("SCAN", "0", "COUNT", "1")
+_KEEP_CODE: Question = ("SET", f"keyturn:code:{_NOBODY}", "", "EX", "0")
 _SPEND_ASSERTION: Question = ("SET", f"keyturn:assertion:{_NOBODY}", "", "EX", "0")
 _PLACE_TOKEN: Question = ("XADD", f"keyturn:statuslists:{_NOBODY}", "NOMKSTREAM", "*", "list", "")
 _READ_PLACES: Question = ("XRANGE", "keyturn:statuslists:rows", "-", "+", "COUNT", "1")
@@ -48,29 +49,31 @@ _KEYS, _REVOCATIONS = ((f"write lane {lane}", _write(lane)) for lane in Lane)
 _SEALED = ("read sealed keys", _READ_SEALED)
 _ASSERTIONS = ("note that a client's assertion was used", _SPEND_ASSERTION)
 _PLACES = ("write which token stands in a status list", _PLACE_TOKEN)
+_READ_RECORDS = ("read token records", _READ_RECORD)
+_CODES = ("keep authorization codes", _KEEP_CODE)
 _OTHERS_PRESENCE = ("report as another verifier", _report(f"not-{_NOBODY}"))
 
 _RIGHTS: dict[str, tuple[tuple[tuple[str, Question], ...], tuple[tuple[str, Question], ...]]] = {
     "authorization": (
-        (_FEED, _ASSERTIONS, ("write token records", _WRITE_RECORD), _PLACES),
+        (_FEED, _ASSERTIONS, _READ_RECORDS, ("write token records", _WRITE_RECORD), _PLACES, _CODES),
         (_KEYS, _REVOCATIONS, _SEALED),
     ),
     "keyservice": ((_FEED, _KEYS, _SEALED), (_REVOCATIONS, _OTHERS_PRESENCE)),
     "worker": ((_FEED, _KEYS, ("see its queue", _SEE_QUEUE)), (_REVOCATIONS, _OTHERS_PRESENCE)),
     "introspection": (
-        (_FEED, _ASSERTIONS, ("read token records", _READ_RECORD)),
-        (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD)),
+        (_FEED, _ASSERTIONS, _READ_RECORDS),
+        (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD), _CODES),
     ),
     "revocation": (
         (
             _FEED,
             _REVOCATIONS,
             _ASSERTIONS,
-            ("read token records", _READ_RECORD),
+            _READ_RECORDS,
             ("list token records", _LIST_RECORDS),
             ("read which token stands in a status list", _READ_PLACES),
         ),
-        (_KEYS, _SEALED, _OTHERS_PRESENCE, _PLACES),
+        (_KEYS, _SEALED, _OTHERS_PRESENCE, _PLACES, _CODES),
     ),
 }
 

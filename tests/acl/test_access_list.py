@@ -7,6 +7,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from authorization.codes import PREFIX as CODES
+from authorization.codes import USED_PREFIX
+from authorization.logins import PREFIX as LOGINS
 from keyturn.cli.provisioning import SERVER_USERS, SERVICES, Plan, provision
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
@@ -75,8 +78,17 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"del {SEALED}", NOBODY),
     # Records of opaque tokens.
     (f"set {RECORD} x", {"authorization"}),
-    (f"get {RECORD}", READERS),
+    (f"get {RECORD}", READERS | {"authorization"}),
     (f"del {RECORD}", REVOCATIONS),
+    # Sign-ins and codes: authorization alone, which asks where the revocations lane stands in the same step.
+    *((f"{command} {prefix}x", {"authorization"}) for prefix in (LOGINS, CODES, USED_PREFIX)
+      for command in ("get", "del", "exists")),
+    *((f"set {prefix}x y px 1000", {"authorization"}) for prefix in (LOGINS, CODES, USED_PREFIX)),
+    (f"pexpire {CODES}x 1000", {"authorization"}),
+    (f"evalsha {'0' * 40} 2 {CODES}x {LOGINS}x", {"authorization"}),
+    (f"evalsha {'0' * 40} 3 {CODES}x {USED_PREFIX}x {head_key(Lane.REVOCATIONS)}", {"authorization"}),
+    (f"evalsha {'0' * 40} 2 {CODES}x {head_key(Lane.KEYS)}", NOBODY),
+    *((f"persist {prefix}x", NOBODY) for prefix in (LOGINS, CODES, USED_PREFIX)),
     # How far receivers of security events have been told, and what they refused.
     *((f"{command} keyturn:streams:x:progress", REVOCATIONS) for command in ("get", "llen")),
     ("set keyturn:streams:x:progress y", REVOCATIONS),

@@ -1,20 +1,24 @@
 """The authorization service on a small world, with a signer beside it."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession
+from redis.asyncio import Redis
 
 from authorization.app import AuthorizationService
 from keyturn import entropy
+from keyturn.clock import Clock, SystemClock
 from keyturn.contract.credentials import secret_hash
 from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.trust import Client, MaySign, TokenFormat
 from serving.listening import listening
+from tests.authorization.door import OF_USERS, ROLES, Door, door_on
 from tests.authorization.signer import FakeSigner
 from tests.building import CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, basic, serving_at, standing, write_secret
 from tests.world import AUDIENCE
@@ -35,12 +39,19 @@ def store() -> FickleRedis:
 
 
 @pytest.fixture
-async def stage(identity: Any, store: FickleRedis) -> AsyncIterator[Standing]:
+def clock() -> Clock:
+    """Return the clock that everything goes by."""
+    return SystemClock()
+
+
+@asynccontextmanager
+async def stage_on(redis: Redis, identity: Any, **options: Any) -> AsyncIterator[Standing]:
     """Begin a world with an active key and clients of several kinds."""
     secret = secret_hash(SECRETS[CLIENT])
     grants: Any = {"secret_hash": secret, "grant_types": ("client_credentials",)}
     clients: Mapping[str, Client] = {
         **CLIENTS,
+        **OF_USERS,
         "wide": Client(**grants, scopes=("read", "write"), audiences=(AUDIENCE, "https://two.example/v1", "urn:three")),
         "opaque": Client(**grants, scopes=("read",), audiences=(AUDIENCE,), token_format=TokenFormat.OPAQUE),
         "careless": Client(**grants, scopes=("keyturn:admin", "read"), audiences=(AUDIENCE,)),
@@ -49,18 +60,32 @@ async def stage(identity: Any, store: FickleRedis) -> AsyncIterator[Standing]:
         "refused": Client(**grants, audiences=(AUDIENCE,)),
     }
     async with standing(
-        store, clients=clients, services={"authorization": StatementKey(identity)},
-        may_sign={"authorization": (MaySign(typ="at+jwt", any_audience=True),)},
+        redis, clients=clients, client_roles=ROLES, services={"authorization": StatementKey(identity)},
+        may_sign={"authorization": (MaySign(typ="at+jwt", any_audience=True),)}, **options,
     ) as one:  # fmt: skip
         await one.publish(*one.world.first_key())
         yield one
 
 
 @pytest.fixture
-async def signer(stage: Standing, tmp_path: Path) -> AsyncIterator[FakeSigner]:
+async def stage(identity: Any, store: FickleRedis, clock: Clock) -> AsyncIterator[Standing]:
+    """Begin it on the store in memory."""
+    async with stage_on(store, identity, clock=clock) as one:
+        yield one
+
+
+@asynccontextmanager
+async def signer_of(stage: Standing, directory: Path) -> AsyncIterator[FakeSigner]:
     """Run the signer on its socket."""
     fake = FakeSigner(stage)
-    async with listening(fake.application(), f"unix:{tmp_path}/run/sign.sock"):
+    async with listening(fake.application(), f"unix:{directory}/run/sign.sock"):
+        yield fake
+
+
+@pytest.fixture
+async def signer(stage: Standing, tmp_path: Path) -> AsyncIterator[FakeSigner]:
+    """Run it for the stage."""
+    async with signer_of(stage, tmp_path) as fake:
         yield fake
 
 
@@ -72,6 +97,13 @@ async def session(stage: Standing, signer: FakeSigner, identity: Any, tmp_path: 
     service = AuthorizationService(stage.settings(tmp_path, authorization=own), stage.parts)
     async with serving_at([service], stage.parts) as client:
         yield client
+
+
+@pytest.fixture
+async def door(stage: Standing, signer: FakeSigner, identity: Any, tmp_path: Path) -> AsyncIterator[Door]:
+    """Serve it where users can sign in."""
+    async with door_on(stage, identity, tmp_path, signer=f"unix:{tmp_path}/run/sign.sock") as one:
+        yield one
 
 
 @pytest.fixture

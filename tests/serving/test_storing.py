@@ -27,7 +27,7 @@ def stream(redis: Redis) -> StreamStore:
     return StreamStore(redis, "one")
 
 
-RECORD = RecordStore(Redis(), KEYS, SystemClock())._names(TOKEN)[0]
+RECORD = RecordStore(Redis(), KEYS, SystemClock()).names(TOKEN)[0]
 ASKED: dict[str, tuple[str, Callable[[Redis], Awaitable[object]]]] = {
     "a record": (RECORD, lambda redis: records(redis).get(TOKEN)),
     "a record with the positions": (RECORD, lambda redis: records(redis).read(TOKEN)),

@@ -1,0 +1,94 @@
+"""Redeems authorization codes (RFC 6749, 4.1.3; RFC 7636, 4.5): each once, for whom it was made."""
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from authorization.asking import read_narrowed
+from authorization.codes import Code, Codes, Held, Step
+from authorization.grants import Grant
+from authorization.issuing import Issuing
+from authorization.metadata import REFRESH_TOKEN
+from authorization.pkce import is_verifier, verifies
+from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.positions import Lane
+from serving.authentication import Caller
+from serving.forms import Form
+from serving.parts import Parts
+from serving.problems import OAuthError, json_answer
+from serving.routing import note
+
+MOST_ROUNDS: Final = 8
+"""So often the lane may move on meanwhile, before the client has to come back later."""
+_NOT_GOOD: Final = "the code is used, expired, revoked, or was not made for this request"
+
+
+class Redeeming:
+    """Answers token requests of grant type `authorization_code`."""
+
+    def __init__(self, parts: Parts, codes: Codes, issuing: Issuing, *, token_seconds: float) -> None:
+        """Issue by `issuing`, whose access tokens live for `token_seconds` at most."""
+        self._parts, self._codes, self._issuing, self._token_seconds = parts, codes, issuing, token_seconds
+
+    async def answer(self, request: web.Request, form: Form, caller: Caller) -> web.Response:
+        """Answer with the tokens of a sign-in.
+
+        Client, redirect URI and verifier are looked at before the code is touched. Raises OAuthError `invalid_grant`
+        for a code that is not good for this request; StoreUnavailable, SignerUnavailable or FeedUnavailable where that
+        cannot be said: unless the store was lost in the last step, the code is as good as before.
+        """
+        for name in ("code", "redirect_uri", "code_verifier"):
+            if name not in form:
+                raise OAuthError("invalid_request", f"{name} is missing")
+        if not is_verifier(form["code_verifier"]):
+            raise OAuthError("invalid_request", "code_verifier has 43 to 128 characters (RFC 7636, 4.1)")
+        held = await self._codes.read(form["code"])
+        code = held.code
+        if code is None or not _is_bound(code, form, caller):
+            raise self._refusal(request, "unknown" if code is None else "not_for_this")
+        await self._parts.reach(held.positions)
+        return await self._redeem(request, form, caller, held=held, code=code)
+
+    async def _redeem(
+        self, request: web.Request, form: Form, caller: Caller, *, held: Held, code: Code
+    ) -> web.Response:
+        content: dict[str, Any] | None = None
+        for _ in range(MOST_ROUNDS):
+            judged_at = self._parts.replica.position(Lane.REVOCATIONS)
+            revoked = self._is_revoked(code.grant)
+            if content is None or revoked:
+                step, ahead = await self._codes.look(held, judged_at=judged_at)
+            else:
+                keep_until = self._ends_at(code.grant, caller)
+                step, ahead = await self._codes.consume(held, judged_at=judged_at, keep_until=keep_until)
+            if step is Step.CONSUMED and content is not None:
+                return json_answer(content)
+            if step is Step.BEHIND:
+                await self._parts.reach({**held.positions, **ahead})
+            elif step is not Step.GOOD or revoked:
+                raise self._refusal(request, "revoked" if revoked and step is Step.GOOD else step.value)
+            else:  # Made before the code is consumed: without a signer nothing is used up.
+                asked = read_narrowed(form, caller.client, code.grant)
+                note(request, token_format=asked.token_format.value)
+                content = await self._issuing.begin(code.grant, asked, caller.client)
+        raise FeedUnavailable("the revocations lane moved on all the while")
+
+    def _ends_at(self, grant: Grant, caller: Caller) -> float:
+        """Return when all that comes of a code now has ended (Unix seconds), for whoever's clock it is."""
+        refreshed = REFRESH_TOKEN in caller.client.grant_types
+        ends_at = grant.ends_at if refreshed else self._parts.clock.now() + self._token_seconds
+        return ends_at + 2 * self._parts.skew_seconds
+
+    def _is_revoked(self, grant: Grant) -> bool:
+        replica = self._parts.replica
+        return replica.revokes(replica.names(grant.claims(self._parts.issuer)))
+
+    def _refusal(self, request: web.Request, reason: str) -> OAuthError:
+        note(request, refused=reason)
+        return OAuthError("invalid_grant", _NOT_GOOD)
+
+
+def _is_bound(code: Code, form: Form, caller: Caller) -> bool:
+    """Say whether a code was made for who presents it: client, redirect URI (RFC 6749, 4.1.3) and verifier."""
+    same = (code.client_id, code.redirect_uri) == (caller.client_id, form["redirect_uri"])
+    return verifies(form["code_verifier"], code.code_challenge) and same

@@ -1,0 +1,191 @@
+"""`authorization_code` at the token endpoint: bound, timely, unrevoked, and once (RFC 6749, 4.1.3; RFC 7636, 4.6)."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from authorization.codes import PREFIX, USED_PREFIX
+from keyturn.contract.selectors import SelectorKind
+from tests.authorization.conftest import signer_of, stage_on
+from tests.authorization.door import APP, BACK, WEB, Door, door_on
+from tests.authorization.signer import FakeSigner
+from tests.building import CLIENT, SECRETS, FickleRedis, Standing, basic
+from tests.clocks import LeapingClock
+from tests.slowing import slow_client
+
+ROUNDS = int(os.environ.get("KEYTURN_TEST_ROUNDS", "3"))
+UNUSABLE = "kt_ac_" + "A" * 48
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"code": None}, "invalid_request"),
+        ({"redirect_uri": None}, "invalid_request"),
+        ({"code_verifier": None}, "invalid_request"),
+        ({"code_verifier": "a" * 42}, "invalid_request"),
+        ({"code_verifier": "a" * 129}, "invalid_request"),
+        ({"code_verifier": "a" * 43}, "invalid_grant"),
+        ({"redirect_uri": BACK[WEB]}, "invalid_grant"),
+        ({"redirect_uri": BACK[APP] + "x"}, "invalid_grant"),
+        ({"code": UNUSABLE}, "invalid_grant"),
+        ({"code": "x"}, "invalid_grant"),
+        ({"token_format": "saml"}, "invalid_request"),
+        ({"resource": "https://other.example"}, "invalid_target"),
+    ],
+)
+async def test_a_code_is_looked_at_before_it_is_used(door: Door, changes: dict[str, Any], error: str) -> None:
+    """Checklist, token endpoint 2 and 3: who does not know all that belongs to it can use nothing up."""
+    code = await door.code()
+    status, content = await door.redeem(code, **changes)
+    assert (status, content["error"]) == (400, error)
+    assert (await door.redeem(code))[0] == 200
+
+
+async def test_a_code_is_its_own_clients(door: Door) -> None:
+    """RFC 6749, 4.1.3: another client gets nothing for it, and does not spoil it either."""
+    code = await door.code()
+    assert (await door.redeem(code, WEB, redirect_uri=BACK[APP]))[1]["error"] == "invalid_grant"
+    form = {
+        "grant_type": "authorization_code", "code": code, "redirect_uri": BACK[APP], "code_verifier": door.verifier,
+    }  # fmt: skip
+    for headers, error in ((basic(CLIENT, SECRETS[CLIENT]), "unauthorized_client"), ({}, "invalid_client")):
+        async with door.http.post("/token", data=form, headers=headers) as answer:
+            assert (await answer.json())["error"] == error
+    assert (await door.redeem(code))[0] == 200
+
+
+async def test_a_public_client_gets_nothing_for_itself(door: Door) -> None:
+    """RFC 6749, 4.4: client credentials are for clients that have some."""
+    form = {"grant_type": "client_credentials", "client_id": APP}
+    async with door.http.post("/token", data=form) as answer:
+        assert (answer.status, (await answer.json())["error"]) == (400, "unauthorized_client")
+
+
+async def test_a_used_code_is_remembered_as_used(door: Door, store: FickleRedis) -> None:
+    """RFC 6749, 4.1.2: MUST NOT be used more than once; and how it was used must outlast the minute that it had."""
+    code = await door.code()
+    [name] = await store.keys(f"{PREFIX}*")
+    assert 55_000 < await store.pttl(name) <= 60_000
+    assert (await door.redeem(code))[0] == 200
+    assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+    [mark] = await store.keys(f"{USED_PREFIX}*")
+    assert await store.pttl(mark) > await store.pttl(name) > 29 * 86_400_000
+    assert code.encode() not in name + (await store.get(name) or b"")
+
+
+async def test_a_code_is_good_for_a_minute(door: Door, clock: LeapingClock, store: FickleRedis) -> None:
+    """RFC 6749, 4.1.2: ten minutes at most; by our clock, whatever the store still holds."""
+    code = await door.code()
+    [name] = await store.keys(f"{PREFIX}*")
+    await store.persist(name)
+    clock.ahead_seconds = 61
+    assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+
+
+@pytest.fixture
+def clock() -> LeapingClock:
+    """Return a clock that a test can set ahead."""
+    return LeapingClock()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (SelectorKind.SUBJECT, "alice"), (SelectorKind.CLIENT, APP), (SelectorKind.AUDIENCE, "https://api.example"),
+        (SelectorKind.ALL, ""), (SelectorKind.SESSION, "s1"),
+    ],
+)  # fmt: skip
+async def test_a_sign_in_that_was_revoked_meanwhile_comes_to_nothing(
+    door: Door, stage: Standing, kind: SelectorKind, value: str, elsewhere: bool
+) -> None:
+    """Checklist, revocation (10): from the page's word to the code, and from there to the tokens; a new one works."""
+    browser = door.browser()
+    back = await door.let_in(await door.begin(browser), sid="s1")
+    code = (await browser.open(path=await door.let_in(await door.begin(browser), sid="s1"))).told["code"]
+    before = None if kind is SelectorKind.SESSION else stage.world.clock.now()
+    await stage.revoke(stage.world.entry(kind, value, before=before), elsewhere=elsewhere)
+    late = (await browser.open(path=back)).told["code"]
+    for one in (code, late):
+        assert (await door.redeem(one))[1]["error"] == "invalid_grant"
+    door.page_token = ""  # It was revoked, too.
+    fresh = await door.code()
+    assert (await door.redeem(fresh))[0] == 200
+
+
+async def test_a_revocation_that_arrives_while_the_token_is_made_wins(
+    door: Door, stage: Standing, signer: FakeSigner
+) -> None:
+    """Architecture, revocation: the consuming script asks where the lane stands; nothing slips in between."""
+    code, rounds = await door.code(), 0
+
+    async def meanwhile() -> None:
+        nonlocal rounds
+        rounds += 1
+        await stage.revoke(
+            stage.world.entry(SelectorKind.SUBJECT, "alice", before=stage.world.clock.now()), elsewhere=True
+        )
+
+    signer.meanwhile = meanwhile  # type: ignore[method-assign]
+    assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+    assert rounds == 1
+
+
+async def test_revocations_of_others_meanwhile_are_no_hindrance(
+    door: Door, stage: Standing, signer: FakeSigner
+) -> None:
+    """The lane moves on all the time: the grant is judged again there, and nothing is signed twice."""
+    code, rounds = await door.code(), 0
+
+    async def meanwhile() -> None:
+        nonlocal rounds
+        rounds += 1
+        await stage.revoke(
+            stage.world.entry(SelectorKind.SUBJECT, "bob", before=stage.world.clock.now()), elsewhere=True
+        )
+
+    signer.meanwhile = meanwhile  # type: ignore[method-assign]
+    assert (await door.redeem(code))[0] == 200
+    assert rounds == 1
+
+
+async def test_without_a_signer_the_code_is_not_used_up(door: Door, signer: FakeSigner) -> None:
+    """503, and the same request is right later."""
+    code = await door.code()
+    signer.status = 503
+    assert (await door.redeem(code))[0] == 503
+    signer.status = 200
+    assert (await door.redeem(code))[0] == 200
+
+
+async def test_without_a_store_nothing_is_said_of_a_code(door: Door, store: FickleRedis) -> None:
+    """503, never `invalid_grant`: a client that believed that would throw a good code away."""
+    code = await door.code()
+    store.away = True
+    status, content = await door.redeem(code)
+    assert (status, content["error"]) == (503, "temporarily_unavailable")
+    store.away = False
+    assert (await door.redeem(code))[0] == 200
+
+
+@pytest.mark.parametrize("latency_ms", [0, 1, 5])
+async def test_of_eight_at_once_exactly_one_gets_the_tokens(
+    valkey_url: str, valkey: Redis, identity: Any, tmp_path: Path, latency_ms: int
+) -> None:
+    """Goal R3, and checklist, token endpoint (1): where a store is slow, check-then-consume lets several through."""
+    async with (
+        slow_client(valkey_url, latency_seconds=latency_ms / 1000) as redis,
+        stage_on(redis, identity, pubsub=valkey) as stage,
+        signer_of(stage, tmp_path),
+        door_on(stage, identity, tmp_path, signer=f"unix:{tmp_path}/run/sign.sock") as door,
+    ):
+        for _ in range(ROUNDS):
+            code = await door.code()
+            answers = await asyncio.gather(*(door.redeem(code) for _ in range(8)))
+            assert sorted(status for status, _ in answers) == [200] + [400] * 7
+            assert {content["error"] for status, content in answers if status == 400} == {"invalid_grant"}
