@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from keyturn import entropy
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import TokenNames
@@ -18,17 +20,15 @@ _MOST_VERDICTS = 64  # Of one token, by the audiences of whoever asks.
 _KEY_BYTES, _NAME_BYTES = 32, 16
 
 
-class Remembered:
+class Remembered(msgspec.Struct, eq=False, gc=False):
     """A token that was active: what has to be asked again, and the answers that were given."""
 
-    __slots__ = ("claims", "expires", "generation", "indexes", "names", "verdicts")
-
-    def __init__(self, claims: Mapping[str, Any], expires: float) -> None:
-        self.claims, self.expires = claims, expires
-        self.generation = -1
-        self.indexes: tuple[RevocationIndex, ...] = ()
-        self.names: tuple[TokenNames, ...] = ()
-        self.verdicts: dict[tuple[str, ...], Verdict] = {}
+    claims: Mapping[str, Any]
+    expires: float
+    generation: int = -1
+    indexes: tuple[RevocationIndex, ...] = ()
+    names: tuple[TokenNames, ...] = ()
+    verdicts: dict[tuple[str, ...], Verdict] = msgspec.field(default_factory=dict)
 
 
 class Memory:

@@ -91,7 +91,7 @@ def hashed(key: bytes, kind: SelectorKind, iss: str, value: str) -> int:
     return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big")
 
 
-class TokenNames(msgspec.Struct, frozen=True):
+class TokenNames(msgspec.Struct, frozen=True, gc=False):
     """The hashes of all selectors that could name a token, and the moment that cutoffs compare."""
 
     exact: tuple[int, ...]

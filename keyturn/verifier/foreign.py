@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from keyturn.contract.errors import InvalidToken
 from keyturn.contract.issuers import IssuerKey, check_foreign_claims, mapped_claims
+from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import TokenNames, foreign_names_of
 from keyturn.contract.tokens import ACCESS_TOKEN_TYPES, Token
 from keyturn.verifier.issuers import IssuerKeys
@@ -13,30 +16,26 @@ from keyturn.verifier.replica import Replica
 from keyturn.verifier.verdict import Verdict
 
 
-class ForeignToken:
+class ForeignToken(msgspec.Struct, eq=False, gc=False):
     """A token of another issuer whose signature held once, and what has to be asked again."""
 
-    __slots__ = (
-        "_indexes", "_names", "_seen", "_told", "claims", "expires", "fresh", "generation", "issuer", "key", "stale",
-    )  # fmt: skip
-
-    def __init__(
-        self, issuer: IssuerKeys, key: IssuerKey, told: Mapping[str, Any], claims: Mapping[str, Any], expires: float
-    ) -> None:
-        self.issuer, self.key, self.claims, self.expires = issuer, key, claims, expires
-        self.generation = -1  # No replica's: what has to be asked of our own tokens is not enough for this one.
-        self.fresh: dict[Policy, Verdict] = {}
-        self.stale: dict[Policy, Verdict] = {}
-        self._told = told
-        self._seen = (-1, -1)
-        self._indexes: tuple[object, ...] = ()
-        self._names: tuple[TokenNames, ...] = ()
+    issuer: IssuerKeys
+    key: IssuerKey
+    told: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    expires: float
+    generation: int = -1  # No replica's: what has to be asked of our own tokens is not enough for this one.
+    fresh: dict[Policy, Verdict] = msgspec.field(default_factory=dict)
+    stale: dict[Policy, Verdict] = msgspec.field(default_factory=dict)
+    seen: tuple[int, int] = (-1, -1)
+    indexes: tuple[RevocationIndex, ...] = ()
+    names: tuple[TokenNames, ...] = ()
 
     def stands(self, replica: Replica, now: float, boottime: float) -> bool:
         """Say whether nothing has changed since `recheck`, and nothing has run out."""
         issuer = self.issuer
         seen = (replica.generation, issuer.generation)
-        return self._seen == seen and now < self.expires and boottime < issuer.usable_until
+        return self.seen == seen and now < self.expires and boottime < issuer.usable_until
 
     def recheck(self, replica: Replica, now: float, boottime: float) -> None:
         """Ask again all that may have changed since the signature was checked.
@@ -48,12 +47,12 @@ class ForeignToken:
         key = self.issuer.find(self.key.kid, self.key.alg, boottime)
         if key is not self.key:
             raise InvalidToken("signature", "another key has this kid now")
-        if self._indexes != replica.indexes:
-            self._indexes = replica.indexes
-            self._names = tuple(foreign_names_of(self._told, self.claims, key=index.key) for index in replica.indexes)
-        if replica.revokes(self._names):
+        if self.indexes != replica.indexes:
+            self.indexes = replica.indexes
+            self.names = tuple(foreign_names_of(self.told, self.claims, key=index.key) for index in replica.indexes)
+        if replica.revokes(self.names):
             raise InvalidToken("revoked")
-        self._seen = (replica.generation, self.issuer.generation)
+        self.seen = (replica.generation, self.issuer.generation)
 
 
 class ForeignIssuers:

@@ -1,14 +1,14 @@
 """What an API asks of a token beyond its being genuine: audience and scopes."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.tokens import audiences
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Policy:
+class Policy(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """One named policy; an audience is always required (RFC 8725, 3.9).
 
     Compared by identity: make each policy once and keep it, since verdicts are cached under it.

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from keyturn.verifier.freshness import State
 
 
@@ -18,17 +20,17 @@ class Kind(StrEnum):
 NO_CLAIMS: Mapping[str, Any] = {}
 
 
-class Verdict:
+class Verdict(msgspec.Struct, eq=False, gc=False):  # Many are kept, none in a circle: no collection visits them.
     """What was decided, why (a stable word), and how fresh the replica was.
 
     `rendered` keeps prepared reply bytes by dialect, so that an answer is made once.
     """
 
-    __slots__ = ("claims", "kind", "reason", "rendered", "state")
-
-    def __init__(self, kind: Kind, reason: str, state: State, claims: Mapping[str, Any] = NO_CLAIMS) -> None:
-        self.kind, self.reason, self.state, self.claims = kind, reason, state, claims
-        self.rendered: dict[str, bytes] = {}
+    kind: Kind
+    reason: str
+    state: State
+    claims: Mapping[str, Any] = NO_CLAIMS
+    rendered: dict[str, bytes] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Show the decision and nothing of the token."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from keyturn.clock import Clock
 from keyturn.contract.errors import InvalidToken, IssuerKeysUnavailable, ReplicaExpired
 from keyturn.contract.keys import Phase
@@ -23,18 +25,17 @@ _VERDICTS_OF_A_TOKEN = 64
 _VERIFIES = frozenset({Phase.PUBLISHED, Phase.ACTIVE, Phase.RETIRING})
 
 
-class _Checked:
+class _Checked(msgspec.Struct, eq=False, gc=False):
     """A token of ours whose signature held once: what must be asked again, and the verdicts that were made of it."""
 
-    __slots__ = ("claims", "expires", "fresh", "generation", "indexes", "key", "names", "stale")
-
-    def __init__(self, claims: Mapping[str, Any], key: VerificationKey, expires: float) -> None:
-        self.claims, self.key, self.expires = claims, key, expires
-        self.generation = -1
-        self.indexes: tuple[RevocationIndex, ...] = ()
-        self.names: tuple[TokenNames, ...] = ()
-        self.fresh: dict[Policy, Verdict] = {}
-        self.stale: dict[Policy, Verdict] = {}
+    claims: Mapping[str, Any]
+    key: VerificationKey
+    expires: float
+    generation: int = -1
+    indexes: tuple[RevocationIndex, ...] = ()
+    names: tuple[TokenNames, ...] = ()
+    fresh: dict[Policy, Verdict] = msgspec.field(default_factory=dict)
+    stale: dict[Policy, Verdict] = msgspec.field(default_factory=dict)
 
     def stands(self, replica: Replica, now: float, boottime: float) -> bool:  # noqa: ARG002 - as ForeignToken does
         """Say whether nothing has changed since it was asked about, and it has not expired."""

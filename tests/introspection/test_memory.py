@@ -1,5 +1,6 @@
 """What introspection remembers of opaque tokens: it makes a yes faster, and never keeps a no from being said."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -179,3 +180,16 @@ async def test_a_revocation_that_arrives_while_the_store_is_asked_is_obeyed(ask:
     await stage.revoke(stage.world.entry(SelectorKind.JTI, jti), elsewhere=True)
     assert stage.parts.replica.place(Lane.REVOCATIONS) == before  # Only the question itself makes it catch up.
     assert (await ask(token)).body == INACTIVE
+
+
+async def test_no_collection_visits_what_is_remembered(stage: Standing) -> None:
+    """A full collection stops every answer: with a hundred thousand remembered tokens it took 160 ms."""
+    memory, now, token = Memory(stage.parts.replica, most=8), stage.world.clock.now(), new_access_token()
+    claims = {"iss": stage.parts.issuer, "client_id": RESOURCE, "jti": "one", "sub": "alice", "exp": now + 60}
+    memory.keep(token, (AUDIENCE,), Verdict(Kind.ACTIVE, "active", State.FRESH, claims), now)
+    kept = memory.recall(token, (AUDIENCE,), now)
+    assert kept is not None
+    assert kept.names
+    gc.collect()
+    parts = [kept, kept.claims, kept.names, *kept.names, kept.verdicts, *kept.verdicts.values()]
+    assert [one for one in parts if gc.is_tracked(one)] == []

@@ -1,5 +1,7 @@
 """A cache of verdicts that changes nothing but the time it takes."""
 
+import gc
+
 import pytest
 
 from keyturn.contract.errors import ReplicaExpired
@@ -141,3 +143,16 @@ def test_refused_tokens_take_no_room(court: Court) -> None:
         court.judge(b"a.b.c%d" % number)
         court.judge(court.world.mint(exp=1, iat=1))
     assert len(court.verifier) == 1
+
+
+def test_no_collection_visits_what_is_cached(court: Court) -> None:
+    """A full collection stops every answer: with a hundred thousand cached tokens it took 160 ms."""
+    tokens = [court.world.mint(jti=f"token-{number}") for number in range(20)]
+    for token in tokens:
+        assert court.judge(token) == ACTIVE
+    gc.collect()
+    for cached in court.verifier._cache.values():
+        verdicts = [*cached.fresh.values(), *cached.stale.values()]
+        assert len(verdicts) == 1
+        parts = [cached, cached.claims, cached.names, *cached.names, cached.fresh, cached.stale, *verdicts]
+        assert [one for one in parts if gc.is_tracked(one)] == []
