@@ -8,7 +8,7 @@ from aiohttp import web
 
 from authorization.codes import PREFIX as CODES
 from authorization.codes import Codes
-from authorization.issuing import Issuing
+from authorization.issuing import Issuing, Lives
 from authorization.loginroutes import LoginRoutes
 from authorization.logins import PREFIX as LOGINS
 from authorization.logins import PURPOSE as CHALLENGES
@@ -16,16 +16,20 @@ from authorization.logins import Logins
 from authorization.minting import Minter
 from authorization.placing import Placer
 from authorization.redeeming import Redeeming
+from authorization.refreshing import Refreshing
 from authorization.routes import AuthorizationRoutes, GrantHandler
 from authorization.settings import AuthorizationSettings
 from authorization.signin import SignInRoutes
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.keys import Use
 from keyturn.contract.trust import IdentityKind
+from keyturn.process.grants import GrantSettings
 from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
 from serving.parts import Parts
-from serving.settings import GrantSettings, StatusListSettings, record_store, sealer, signer_path
+from serving.settings import StatusListSettings, record_store, sealer, signer_path
+from serving.settings import endings as endings_of
+from serving.settings import families as families_of
 from serving.settings import listings as listings_of
 from serving.signing import SigningClient
 
@@ -47,17 +51,23 @@ class AuthorizationService:
         self._identity_kid = identity.kid
         socket = signer_path(own.signer, service=self.name)
         self._signer = SigningClient(socket, identity, parts.clock, service=self.name)
-        records = record_store(settings, parts.redis, parts.clock)
         minter = Minter(
-            replica=parts.replica, signer=self._signer, records=records, clock=parts.clock,
-            token_seconds=own.access_token, placer=self._placer(settings, longest),
+            replica=parts.replica, signer=self._signer, records=record_store(settings, parts.redis, parts.clock),
+            clock=parts.clock, token_seconds=own.access_token, placer=self._placer(settings, longest),
         )  # fmt: skip
-        issuing = Issuing(
-            minter, parts.metrics, token_seconds=own.access_token, grant_seconds=settings.section(GrantSettings).life
+        lives = Lives(
+            token_seconds=own.access_token, grant_seconds=settings.section(GrantSettings).life,
+            idle_seconds=own.refresh_token,
+        )  # fmt: skip
+        families = families_of(settings, parts.redis)
+        issuing = Issuing(parts, minter, families, lives=lives)
+        refreshing = Refreshing(
+            parts, issuing, families, endings_of(settings, parts.redis), lives=lives, grace_seconds=own.refresh_grace
         )
         self._signing_in, redeem = self._sign_in(settings, own, issuing)
         self._routes = AuthorizationRoutes(
-            parts, issuing, redeem=redeem, answers_alg=usual_algorithm(settings, Use.INTROSPECTION),
+            parts, issuing, refresh=refreshing.answer, redeem=redeem,
+            answers_alg=usual_algorithm(settings, Use.INTROSPECTION),
             status_lists=settings.section(StatusListSettings).enabled,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from authorization.metadata import (
     CLIENT_CREDENTIALS,
     GRANT_TYPES,
     MAX_AGE_SECONDS,
+    REFRESH_TOKEN,
     algorithm_of_answers,
     metadata,
     metadata_path,
@@ -24,7 +25,7 @@ from serving.routing import add_route, note
 
 _TEXT = {"type": "string"}
 _TOKEN_OPERATION: dict[str, Any] = {
-    "summary": "Issue an access token (RFC 6749, 4.1.3 and 4.4)",
+    "summary": "Issue an access token (RFC 6749, 4.1.3, 4.4 and 6)",
     "requestBody": {
         "required": True,
         "content": {
@@ -37,6 +38,7 @@ _TOKEN_OPERATION: dict[str, Any] = {
                         "code": _TEXT,
                         "redirect_uri": _TEXT,
                         "code_verifier": _TEXT,
+                        "refresh_token": _TEXT,
                         "scope": _TEXT,
                         "resource": _TEXT,
                         "audience": _TEXT,
@@ -49,7 +51,7 @@ _TOKEN_OPERATION: dict[str, Any] = {
         },
     },
     "responses": {
-        "200": {"description": "access_token, token_type, expires_in, scope"},
+        "200": {"description": "access_token, token_type, expires_in, scope, refresh_token"},
         "400": {"description": "RFC 6749, 5.2"},
         "401": {"description": "invalid_client"},
         "503": {"description": "temporarily_unavailable; try again after Retry-After"},
@@ -69,15 +71,17 @@ class AuthorizationRoutes:
         parts: Parts,
         issuing: Issuing,
         *,
+        refresh: GrantHandler,
         answers_alg: str,
         status_lists: bool,
         redeem: GrantHandler | None = None,
     ) -> None:
-        """Answer by `issuing`, and codes by `redeem`, where users can sign in."""
+        """Answer by `issuing`, refresh tokens by `refresh`, and codes by `redeem`, where users can sign in."""
         self._parts, self._issuing, self._authenticator = parts, issuing, Authenticator(parts)
         self._answers_alg, self._status_lists = answers_alg, status_lists
         self._handlers: Mapping[str, GrantHandler] = {
             CLIENT_CREDENTIALS: self._client_credentials,
+            REFRESH_TOKEN: refresh,
             **({} if redeem is None else {AUTHORIZATION_CODE: redeem}),
         }
 

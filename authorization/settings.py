@@ -24,6 +24,10 @@ class AuthorizationSettings(Section):
     listen: Listen = field(default_factory=lambda: Listen(host="127.0.0.1", port=8401))
     access_token: Annotated[Duration, Range(1, 86_400)] = 300.0
     """How long an access token is good for; the signer caps that of a JWT by its own limit."""
+    refresh_token: Annotated[Duration, Range(1, 366 * 86_400)] = 7 * 86_400.0
+    """How long a refresh token that is not used is good for; the next one has as long again, up to `grants.life`."""
+    refresh_grace: Annotated[Duration, Range(0, 60)] = 10.0
+    """For how long after a refresh token was used the same request is told the same successor again."""
 
     signin_url: str | None = None
     """Where users sign in: a page of the operator's own. Without it there is no `/authorize`."""

@@ -11,6 +11,7 @@ from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
 from serving.probing import StoreProbe
+from serving.settings import families as families_of
 from serving.settings import record_store, signer_of
 
 
@@ -30,7 +31,8 @@ class IntrospectionService:
         signed = SignedAnswers(self._signer, parts.replica, parts.clock)
         memory = Memory(parts.replica, most=own.cached_tokens)
         self._export(memory)
-        self._routes = IntrospectionRoutes(parts, Judge(parts, self._records, verifier, memory), signed)
+        judge = Judge(parts, self._records, families_of(settings, parts.redis), verifier, memory)
+        self._routes = IntrospectionRoutes(parts, judge, signed)
 
     def _export(self, memory: Memory) -> None:
         metrics = self._parts.metrics

@@ -13,6 +13,7 @@ from keyturn.verifier.replica import Replica
 from keyturn.verifier.verdict import Kind, Verdict
 from keyturn.verifier.verifier import TokenVerifier
 from serving.authentication import Caller
+from serving.families import Families, Held
 from serving.parts import Parts
 from serving.problems import Busy
 from serving.records import RecordStore
@@ -28,19 +29,25 @@ class Judge:
     record that was read lately is not read again: what takes a record away stands in the feed before it does.
     """
 
-    def __init__(self, parts: Parts, records: RecordStore, verifier: TokenVerifier, memory: Memory) -> None:
+    def __init__(
+        self, parts: Parts, records: RecordStore, families: Families, verifier: TokenVerifier, memory: Memory
+    ) -> None:
         self._parts, self._records, self._verifier, self._memory = parts, records, verifier, memory
+        self._families = families
         self._policies: dict[str, Policy] = {}
 
     async def judge(self, token: str, caller: Caller) -> Verdict:
         """Return the verdict on a token for the audiences of this caller."""
         audiences, now = caller.client.audiences, self._now()
         remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
-        opaque = remembered is not None or credential_kind(token) is not None
+        kind = None if remembered is not None else credential_kind(token)
         record: Mapping[str, Any] | None = None
+        held: Held | None = None
         try:
             # Whatever the token looks like, the store is asked once: the time that it takes tells nothing.
-            if opaque and remembered is None:
+            if kind is CredentialKind.REFRESH:
+                held, positions, _ = await self._families.read(token)
+            elif kind is not None:
                 record, positions = await self._records.read(token)
             else:
                 positions = await self._records.positions()
@@ -53,7 +60,9 @@ class Judge:
             return Verdict(Kind.UNKNOWN, "replica_expired", state)
         if remembered is not None:
             return self._judge_remembered(remembered, audiences, state)
-        if opaque:
+        if kind is CredentialKind.REFRESH:
+            return self._judge_family(token, held, caller, state)
+        if kind is not None:
             return self._judge_record(token, record, audiences, state)
         return self._judge_signed(token.encode("utf-8", "surrogatepass"), caller, state)
 
@@ -78,6 +87,28 @@ class Judge:
         if state is State.FRESH:
             self._memory.keep(token, audiences, verdict, now)
         return verdict
+
+    def _judge_family(self, token: str, held: Held | None, caller: Caller, state: State) -> Verdict:
+        """Judge a refresh token: it is for its own client only, and a used one is as good as none.
+
+        It is never remembered: no push tells of a family that turned.
+        """
+        if held is None:
+            return Verdict(Kind.INACTIVE, "no_record", state)
+        family, replica, now = held.family, self._replica, self._now()
+        claims = family.token_claims()
+        reason = None
+        if claims["iss"] != replica.issuer:
+            reason = "issuer"
+        elif family.ended or not family.is_current(token):
+            reason = "used"
+        elif now >= family.expires_at:
+            reason = "expired"
+        elif replica.revokes(replica.names(claims)):
+            reason = "revoked"
+        elif claims["client_id"] != caller.client_id or not _client_stands(claims, replica):
+            reason = "client"
+        return Verdict(Kind.INACTIVE, reason, state) if reason else Verdict(Kind.ACTIVE, "active", state, claims)
 
     def recall(self, token: str, audiences: tuple[str, ...]) -> Remembered | None:
         """Return a token that is remembered and, by what is known here, active; None where `judge` has to be asked."""

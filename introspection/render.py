@@ -7,6 +7,7 @@ from aiohttp import web
 
 from keyturn.contract.encoding import encode_json
 from keyturn.verifier.verdict import Kind, Verdict
+from serving.families import REFRESH, TOKEN_USE
 from serving.problems import NO_STORE, Style, answer_status
 
 JSON: Final = "application/json"
@@ -39,6 +40,8 @@ def content(verdict: Verdict) -> dict[str, Any]:
     """Return the members of an active token's introspection response."""
     claims = verdict.claims
     known = {name: claims[name] for name in MEMBERS if name in claims}
+    if claims.get(TOKEN_USE) == REFRESH:  # `token_type` is of access tokens (RFC 6749, 5.1 and 7.1).
+        return {"active": True, **known}
     return {"active": True, "token_type": _token_type(claims.get("cnf")), **known}
 
 

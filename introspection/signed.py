@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from introspection.render import as_json, content
 from keyturn.clock import Clock
-from keyturn.contract.credentials import credential_kind
+from keyturn.contract.credentials import CredentialKind, credential_kind
 from keyturn.contract.encoding import decode_object, encode_json, unb64url
 from keyturn.contract.errors import MalformedInput, SignerUnavailable, SigningRefused
 from keyturn.contract.keys import KeySet
@@ -55,12 +55,13 @@ class SignedAnswers:
         """Return an access token (RFC 9068) of the same names, audience and scope that ends no later than this one.
 
         A JWT is returned as it is. None for a token that is not active, or past its `exp` (which verdicts forgive for
-        the skew): no JWT can be made of it that anybody would take. Raises SignerUnavailable or SignerMissing.
+        the skew): no JWT can be made of it that anybody would take; and for a refresh token, which is good for no API.
+        Raises SignerUnavailable or SignerMissing.
         """
-        ends = verdict.claims.get("exp", 0)
-        if verdict.kind is not Kind.ACTIVE or self._clock.now() >= ends:
+        ends, kind = verdict.claims.get("exp", 0), credential_kind(token)
+        if verdict.kind is not Kind.ACTIVE or self._clock.now() >= ends or kind is CredentialKind.REFRESH:
             return None
-        if credential_kind(token) is None:
+        if kind is None:
             return token.encode("ascii")
         claims = {name: verdict.claims[name] for name in PHANTOM_MEMBERS if name in verdict.claims}
         key = "", encode_json(claims)

@@ -12,12 +12,14 @@ from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
 from keyturn.feed.recovery import Recovery
+from keyturn.process.grants import GrantSettings
 from keyturn.process.issuers import read_issuers
 from keyturn.process.pinned import statement_key
 from keyturn.process.rolekeys import RoleKeyFile
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import RedisSettings, Settings
 from revocation.bulk import BulkRoutes
+from revocation.ending import GrantEnder
 from revocation.keeping import Keeping
 from revocation.orders import OrderBook
 from revocation.receiving.routes import ReceivingRoutes
@@ -33,7 +35,9 @@ from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import GrantSettings, StatusListSettings, record_store, signer_of
+from serving.settings import StatusListSettings, record_store, signer_of
+from serving.settings import endings as endings_of
+from serving.settings import families as families_of
 from serving.settings import listings as listings_of
 from serving.storewatch import StoreWatch
 
@@ -90,11 +94,13 @@ class RevocationService:
             skew_seconds=parts.skew_seconds, leeway_seconds=rotation.lease + own.leeway,
             others={one.url: one for one in issuers.values()},
         )  # fmt: skip
+        self._ender = GrantEnder(endings_of(settings, parts.redis), self._writer, keeping, parts)
         self._senders = Senders(issuers, parts)
         self._receiving_routes = ReceivingRoutes(parts, self._senders, writer=self._writer, keeping=keeping)
         self._routes = RevocationRoutes(
             parts,
             records=records,
+            families=families_of(settings, parts.redis),
             writer=self._writer,
             book=book,
             watch=self._watch,
@@ -156,6 +162,7 @@ class RevocationService:
                 group.create_task(self._role_key.run())
                 group.create_task(self._streams.run())
                 group.create_task(self._senders.run())
+                group.create_task(self._ender.run())
                 group.create_task(self._prune())
                 if self._lists is not None:
                     group.create_task(self._lists.run())

@@ -4,10 +4,10 @@ from typing import Any
 
 from aiohttp import web
 
-from keyturn.contract.credentials import credential_kind
+from keyturn.contract.credentials import CredentialKind, credential_kind
 from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.positions import Lane
-from keyturn.contract.selectors import Entry
+from keyturn.contract.selectors import Entry, SelectorKind
 from keyturn.feed.presence import PresenceWatch
 from keyturn.verifier.verifier import TokenVerifier
 from revocation.description import ADOPTION, MOST_DIGITS, REVOKE, revoke_selected
@@ -19,6 +19,7 @@ from revocation.survey import Survey
 from revocation.tokens import TokenFinder, selector_of
 from revocation.writer import RevocationWriter, Written
 from serving.authentication import Authenticator, require_admin
+from serving.families import Families
 from serving.forms import read_form, read_idempotency_key, read_json
 from serving.parts import Parts
 from serving.problems import NotFound, OAuthError, Style, json_answer
@@ -38,6 +39,7 @@ class RevocationRoutes:
         parts: Parts,
         *,
         records: RecordStore,
+        families: Families,
         writer: RevocationWriter,
         book: OrderBook,
         watch: PresenceWatch,
@@ -50,13 +52,13 @@ class RevocationRoutes:
         self._keeping, self._reader = keeping, OrderReader(parts, keeping)
         self._authenticator = Authenticator(parts)
         self._vouching = Vouching(parts)
-        self._survey = Survey(records, parts.replica, parts.clock)
+        self._survey = Survey(records, families, parts.replica, parts.clock)
         self._orders = Orders(writer, book, self._current, self._vouching)
         metrics, about = parts.metrics, "What came of the revocations that were asked for."
         self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))
         metrics.read_gauge("keyturn_revocations_waiting", "Revocations that wait for their event.", lambda: len(writer))
         verifier = TokenVerifier(parts.replica, parts.clock, cached_tokens=1)
-        self._finder = TokenFinder(verifier, records, self._current)
+        self._finder = TokenFinder(verifier, records, families, self._current)
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
@@ -81,7 +83,10 @@ class RevocationRoutes:
             # RFC 7009, 2.1: refused, and the client is told (RFC 6749, 5.2: "was issued to another client").
             raise OAuthError("invalid_grant", "the token was issued to another client")
         replica, now = self._parts.replica, self._parts.clock.now()
-        until = self._keeping.of_token(claims, replica.keys, now)
+        if selector.kind is SelectorKind.JTI:
+            until = self._keeping.of_token(claims, replica.keys, now)
+        else:
+            until = self._keeping.of_selector(selector.kind, replica.keys, now)
         if until <= now:
             return await self._nothing_to_revoke(request, wait, "expired")
         if replica.revokes(replica.names(claims)):
@@ -166,8 +171,8 @@ class RevocationRoutes:
         note(request, outcome=outcome, **({} if written is None else {"sequence": written.place[1]}))
 
     async def _forget(self, token: str) -> None:
-        """Delete an opaque token's record; the revocation holds without that."""
-        if credential_kind(token) is not None:
+        """Delete an opaque access token's record; the revocation holds without that."""
+        if credential_kind(token) is CredentialKind.ACCESS:
             try:
                 await self._records.delete(token)
             except StoreUnavailable as error:

@@ -1,22 +1,27 @@
-"""Counts what a revocation would end: live records of opaque tokens, and the grants that they came of."""
+"""Counts what a revocation would end: opaque tokens that are good, and the grants that they came of."""
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyturn.clock import Clock
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import Entry, names_of
 from keyturn.verifier.replica import Replica
+from serving.families import Families
 from serving.problems import Busy
 from serving.records import RecordStore
 
 LONGEST_SECONDS = 5.0
-MOST_RECORDS = 200_000  # Names of records that are looked at for one count.
+MOST_RECORDS = 200_000  # Names that are looked at for one count, of records and of families of refresh tokens.
+_KINDS = 2
 _HASH_KEY = bytes(16)  # Nothing of the index that it is for is ever told.
 
 
 class Count(NamedTuple):
-    """What was found, of how many records, and whether those were all."""
+    """What was found, of how many names in the store, and whether those were all.
+
+    A grant counts once, however many of its tokens are good; of its refresh tokens at most one is.
+    """
 
     grants: int
     records: int
@@ -24,11 +29,19 @@ class Count(NamedTuple):
     complete: bool
 
 
+class _Rows(NamedTuple):
+    """A page of what was looked at: where the next one begins (0 at the end), how many names, claims by name."""
+
+    following: int
+    names: int
+    claims: list[tuple[str, dict[str, Any]]]
+
+
 class Survey:
     """Looks at every record, a page at a time and within limits; one count at a time."""
 
-    def __init__(self, records: RecordStore, replica: Replica, clock: Clock) -> None:
-        self._records, self._replica, self._clock = records, replica, clock
+    def __init__(self, records: RecordStore, families: Families, replica: Replica, clock: Clock) -> None:
+        self._records, self._families, self._replica, self._clock = records, families, replica, clock
         self._counting = asyncio.Lock()
 
     async def count(self, entry: Entry) -> Count:
@@ -48,17 +61,26 @@ class Survey:
         until = self._clock.boottime() + LONGEST_SECONDS
         grants: set[object] = set()
         matched: set[str] = set()  # A record may come twice, where the store grows meanwhile.
-        scanned = cursor = 0
-        while scanned < MOST_RECORDS and self._clock.boottime() < until:
-            page = await self._records.page(cursor)
-            cursor, scanned = page.following, scanned + page.names
-            for name, claims in page.records:
-                if index.revokes(names_of(claims, key=_HASH_KEY)) and self._is_live(claims):
-                    matched.add(name)
-                    grants.add(claims.get("grant_id", name))
-            if cursor == 0:
-                return Count(len(grants), len(matched), scanned, complete=True)
-        return Count(len(grants), len(matched), scanned, complete=False)
+        scanned, finished = 0, 0
+        for read in (self._record_page, self._family_page):
+            cursor = None
+            while cursor != 0 and scanned < MOST_RECORDS and self._clock.boottime() < until:
+                cursor, names, rows = await read(cursor or 0)
+                scanned += names
+                for name, claims in rows:
+                    if index.revokes(names_of(claims, key=_HASH_KEY)) and self._is_live(claims):
+                        matched.add(name)
+                        grants.add(claims.get("grant_id", name))
+            finished += cursor == 0
+        return Count(len(grants), len(matched), scanned, complete=finished == _KINDS)
+
+    async def _record_page(self, cursor: int) -> _Rows:
+        return _Rows(*await self._records.page(cursor))
+
+    async def _family_page(self, cursor: int) -> _Rows:
+        page = await self._families.page(cursor)
+        good = [(name, family.token_claims()) for name, family in page.families if not family.ended]
+        return _Rows(page.following, page.names, good)
 
     def _is_live(self, claims: dict[str, object]) -> bool:
         expiry, replica = claims.get("exp"), self._replica

@@ -7,26 +7,37 @@ from keyturn.contract.credentials import CredentialKind, credential_kind
 from keyturn.contract.errors import InvalidToken
 from keyturn.contract.selectors import Selector, SelectorKind
 from keyturn.verifier.verifier import TokenVerifier
+from serving.families import Families
 from serving.records import RecordStore
-
-_KEPT_AS_RECORDS = frozenset({CredentialKind.ACCESS, CredentialKind.REFRESH})
 
 
 class TokenFinder:
     """Looks a token up by its form; a hint is not needed, since a token's form says what it is."""
 
-    def __init__(self, verifier: TokenVerifier, records: RecordStore, current: Callable[[], Awaitable[None]]) -> None:
-        self._verifier, self._records, self._current = verifier, records, current
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        records: RecordStore,
+        families: Families,
+        current: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._verifier, self._records, self._families, self._current = verifier, records, families, current
 
     async def find(self, token: str) -> Mapping[str, Any] | None:
         """Return the claims of a token that we issued, None for anything else; nothing unverified is returned.
 
+        A refresh token that was used long ago is found, too: who signs out with it wants its grant to end, and nobody
+        names its family who never held one of its tokens.
+
         Raises StoreUnavailable or FeedUnavailable where that cannot be said.
         """
         kind = credential_kind(token)
-        if kind is not None:
-            return await self._records.get(token) if kind in _KEPT_AS_RECORDS else None
-        return await self._find_signed(token.encode("utf-8", "surrogatepass"))
+        if kind is CredentialKind.ACCESS:
+            return await self._records.get(token)
+        if kind is CredentialKind.REFRESH:
+            held = (await self._families.read(token)).held
+            return None if held is None else held.family.claims
+        return None if kind is not None else await self._find_signed(token.encode("utf-8", "surrogatepass"))
 
     async def _find_signed(self, token: bytes) -> Mapping[str, Any] | None:
         try:

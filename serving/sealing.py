@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyturn import entropy
+from keyturn.contract.encoding import b64url
 from serving.records import RecordKeys, Renew
 
 _NONCE_BYTES: Final = 12
@@ -25,16 +26,27 @@ class Sealer:
 
     def seal(self, content: bytes, *, beside: bytes = b"") -> bytes:
         """Return a box of this content, which opens beside the same bytes only."""
-        self._look_for_keys()
+        self.look_for_keys()
         nonce = entropy.token_bytes(_NONCE_BYTES)
         return nonce + self._seals[0].encrypt(nonce, content, beside)
 
     def open(self, box: bytes, *, beside: bytes = b"") -> bytes | None:
         """Return the content of a box; None for what we have not sealed for this purpose, beside these bytes."""
         content = self._opened(box, beside)
-        if content is None and self._look_for_keys():  # Another process has taken up newer ones before us.
+        if content is None and self.look_for_keys():  # Another process has taken up newer ones before us.
             content = self._opened(box, beside)
         return content
+
+    def names(self, prefix: str, secret: bytes) -> tuple[str, ...]:
+        """Return the names under which something may stand that is found by a secret, that of the newest keys first."""
+        return tuple(prefix + b64url(hmac.digest(pepper, secret, sha256)) for pepper in self._peppers)
+
+    def look_for_keys(self) -> bool:
+        """Take up other keys if there are any; say so."""
+        keys = self._renew()
+        if keys is not None:
+            self._use(keys)
+        return keys is not None
 
     def _opened(self, box: bytes, beside: bytes) -> bytes | None:
         for seal in self._seals:
@@ -45,11 +57,9 @@ class Sealer:
         return None
 
     def _use(self, keys: RecordKeys) -> None:
-        seals = dict.fromkeys(one.seal for one in (keys, *keys.older))
-        self._seals = [AESGCM(hmac.digest(seal, self._purpose, sha256)) for seal in seals]
+        every = (keys, *keys.older)
+        self._seals = [AESGCM(self._derived(seal)) for seal in dict.fromkeys(one.seal for one in every)]
+        self._peppers = [self._derived(pepper) for pepper in dict.fromkeys(one.pepper for one in every)]
 
-    def _look_for_keys(self) -> bool:
-        keys = self._renew()
-        if keys is not None:
-            self._use(keys)
-        return keys is not None
+    def _derived(self, key: bytes) -> bytes:
+        return hmac.digest(key, self._purpose, sha256)

@@ -11,6 +11,8 @@ from keyturn.contract.errors import ConfigurationError, MalformedInput
 from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
 from keyturn.process.values import Duration, Listen, Range, Secret, Unfit
+from serving.endings import Endings
+from serving.families import Families
 from serving.listings import Listings
 from serving.records import PREFIX, RecordKeys, RecordStore
 from serving.sealing import Sealer
@@ -53,6 +55,18 @@ def listings(settings: Settings, redis: Redis) -> Listings:
     """Return what the store knows of status lists, by the same keys. Raises ConfigurationError."""
     section = settings.section(RecordSettings)
     return Listings(redis, section.keys(), renew=KeysInFile(section.key).renewed)
+
+
+def families(settings: Settings, redis: Redis) -> Families:
+    """Return the families of refresh tokens, by the same keys. Raises ConfigurationError."""
+    section = settings.section(RecordSettings)
+    return Families(redis, section.keys(), renew=KeysInFile(section.key).renewed)
+
+
+def endings(settings: Settings, redis: Redis) -> Endings:
+    """Return the grants that have to end, by the same keys. Raises ConfigurationError."""
+    section = settings.section(RecordSettings)
+    return Endings(redis, section.keys(), renew=KeysInFile(section.key).renewed)
 
 
 class KeysInFile:
@@ -110,13 +124,3 @@ class StatusListSettings(Section):
     """Whether tokens carry `status` and the lists are served; set it alike for authorization and revocation."""
     ttl: Annotated[Duration, Range(1, 3600)] = 15.0
     """For how long who verifies by a list may keep it before asking again: `ttl` and `max-age`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GrantSettings(Section):
-    """`[grants]`: how long what a user allowed a client once is good for."""
-
-    SECTION: ClassVar[str] = "grants"
-    life: Annotated[Duration, Range(60, 366 * 86_400)] = 30 * 86_400.0
-    """From sign-in to the moment by which everything that came of it has ended; set it alike for authorization and
-    revocation, which keeps for as long what names a grant."""

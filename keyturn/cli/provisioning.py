@@ -63,16 +63,22 @@ _SIGNING_IN = (
     "(+evalsha ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:* ~keyturn:revocations:head) "
     "(+get +set +del +exists +pexpire ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:*)"
 )
+_TURNING_FAMILIES = (
+    "+time (+evalsha ~keyturn:family:* ~keyturn:endings ~keyturn:revocations:head) (+get +set ~keyturn:family:*) "
+    "(+xadd +xlen ~keyturn:endings)"
+)
+_READING_FAMILIES = "+time (+get %R~keyturn:family:*)"
 USERS = {
     "authorization": (
         f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS} (+set %W~keyturn:record:*) {_PLACING_TOKENS} "
-        f"{_SIGNING_IN}"
+        f"{_SIGNING_IN} {_TURNING_FAMILIES}"
     ),
     "keyservice": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_READING_RECORDS} (+evalsha +get +set ~keyturn:trust)",
-    "introspection": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS}",
+    "introspection": f"{_FOLLOWING} {_SPENDING_ASSERTIONS} {_READING_RECORDS} {_READING_FAMILIES}",
     "revocation": (
         f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_REVOCATIONS} {_SPENDING_ASSERTIONS} {_READING_RECORDS} "
-        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_EVENTS} (+xrange %R~keyturn:statuslists:rows)"
+        f"{_COUNTING_RECORDS} (+del %W~keyturn:record:*) {_EVENTS} (+xrange %R~keyturn:statuslists:rows) "
+        f"{_READING_FAMILIES} (+xread +xdel ~keyturn:endings)"
     ),
     "worker": f"{_FOLLOWING} {_WATCHING} {_PUBLISHING_KEYS} {_RUNNING_JOBS}",
 }

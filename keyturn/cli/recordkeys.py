@@ -15,6 +15,7 @@ from keyturn.clock import SystemClock
 from keyturn.contract.encoding import b64url
 from keyturn.contract.selectors import grant_moment
 from keyturn.process.freshness import FreshnessSettings
+from keyturn.process.grants import GrantSettings
 from keyturn.process.rotation import RotationSettings
 from keyturn.process.settings import SectionPart, Settings
 from keyturn.process.values import Secret, Unfit
@@ -75,7 +76,8 @@ def _with_new(held: list[dict[str, str]], path: Path, now: float) -> list[dict[s
 def _without_old(held: list[dict[str, str]], settings: Settings, now: float) -> list[dict[str, str]]:
     """Return the newest alone; raises WrongUsage while a token may live whose record another one hid."""
     made_at = grant_moment(held[0]["id"])
-    longest = settings.section(RotationSettings).token + settings.section(FreshnessSettings).skew
+    token, life = settings.section(RotationSettings).token, settings.section(GrantSettings).life
+    longest = max(token, life) + settings.section(FreshnessSettings).skew
     if len(held) > 1 and (made_at is None or now < made_at + longest):
         age = "of unknown age" if made_at is None else f"{now - made_at:.0f} s old"
         raise WrongUsage(f"the newest pepper is {age}, and tokens live up to {longest:.0f} s: repeat it then")

@@ -24,6 +24,10 @@ _KEEP_CODE: Question = ("SET", f"keyturn:code:{_NOBODY}", "", "EX", "0")
 _SPEND_ASSERTION: Question = ("SET", f"keyturn:assertion:{_NOBODY}", "", "EX", "0")
 _PLACE_TOKEN: Question = ("XADD", f"keyturn:statuslists:{_NOBODY}", "NOMKSTREAM", "*", "list", "")
 _READ_PLACES: Question = ("XRANGE", "keyturn:statuslists:rows", "-", "+", "COUNT", "1")
+_READ_FAMILY: Question = ("GET", f"keyturn:family:{_NOBODY}")
+_WRITE_FAMILY: Question = ("SET", f"keyturn:family:{_NOBODY}", "", "EX", "0")
+_WRITE_ENDING: Question = ("XADD", "keyturn:endings", "NOMKSTREAM", "0-0", "ending", "")  # No entry may have that id.
+_READ_ENDINGS: Question = ("XREAD", "COUNT", "1", "STREAMS", "keyturn:endings", "0")
 _SEE_QUEUE: Question = ("EXISTS", f"arq:{_NOBODY}")
 
 
@@ -51,18 +55,31 @@ _ASSERTIONS = ("note that a client's assertion was used", _SPEND_ASSERTION)
 _PLACES = ("write which token stands in a status list", _PLACE_TOKEN)
 _READ_RECORDS = ("read token records", _READ_RECORD)
 _CODES = ("keep authorization codes", _KEEP_CODE)
+_FAMILIES = ("read families of refresh tokens", _READ_FAMILY)
+_TURNS = ("write families of refresh tokens", _WRITE_FAMILY)
+_ENDS = ("write down which grants have to end", _WRITE_ENDING)
 _OTHERS_PRESENCE = ("report as another verifier", _report(f"not-{_NOBODY}"))
 
 _RIGHTS: dict[str, tuple[tuple[tuple[str, Question], ...], tuple[tuple[str, Question], ...]]] = {
     "authorization": (
-        (_FEED, _ASSERTIONS, _READ_RECORDS, ("write token records", _WRITE_RECORD), _PLACES, _CODES),
+        (
+            _FEED,
+            _ASSERTIONS,
+            _READ_RECORDS,
+            ("write token records", _WRITE_RECORD),
+            _PLACES,
+            _CODES,
+            _FAMILIES,
+            _TURNS,
+            _ENDS,
+        ),
         (_KEYS, _REVOCATIONS, _SEALED),
     ),
     "keyservice": ((_FEED, _KEYS, _SEALED), (_REVOCATIONS, _OTHERS_PRESENCE)),
     "worker": ((_FEED, _KEYS, ("see its queue", _SEE_QUEUE)), (_REVOCATIONS, _OTHERS_PRESENCE)),
     "introspection": (
-        (_FEED, _ASSERTIONS, _READ_RECORDS),
-        (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD), _CODES),
+        (_FEED, _ASSERTIONS, _READ_RECORDS, _FAMILIES),
+        (_KEYS, _REVOCATIONS, _SEALED, ("write token records", _WRITE_RECORD), _CODES, _TURNS, _ENDS),
     ),
     "revocation": (
         (
@@ -72,8 +89,10 @@ _RIGHTS: dict[str, tuple[tuple[tuple[str, Question], ...], tuple[tuple[str, Ques
             _READ_RECORDS,
             ("list token records", _LIST_RECORDS),
             ("read which token stands in a status list", _READ_PLACES),
+            _FAMILIES,
+            ("read which grants have to end", _READ_ENDINGS),
         ),
-        (_KEYS, _SEALED, _OTHERS_PRESENCE, _PLACES, _CODES),
+        (_KEYS, _SEALED, _OTHERS_PRESENCE, _PLACES, _CODES, _TURNS, _ENDS),
     ),
 }
 

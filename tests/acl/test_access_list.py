@@ -15,6 +15,7 @@ from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import bell_channel, head_key, stream_key
 from keyturn.feed.snapshots import chunks_key, snapshot_key
+from serving.endings import ENDINGS_KEY
 from serving.listings import LEASE_KEY, ROWS_KEY
 from tests.faults.fleet import SIDECARS, Fleet
 from tests.faults.people import People, people_of
@@ -26,6 +27,7 @@ KEYS, REVOCATIONS = {"keyservice", "worker"}, {"revocation"}
 CLIENT_FACING = {"authorization", "introspection", "revocation"}
 WATCHERS, READERS = KEYS | REVOCATIONS, {"keyservice", "introspection", "revocation"}
 ASSERTION = "keyturn:assertion:x"
+FAMILY = "keyturn:family:x"
 RECORD, SEALED, TRUST, JOBS = "keyturn:record:x", "keyturn:sealed-keys", "keyturn:trust", "arq:keyturn"
 
 # Each command, and who may give it.
@@ -89,6 +91,19 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"evalsha {'0' * 40} 3 {CODES}x {USED_PREFIX}x {head_key(Lane.REVOCATIONS)}", {"authorization"}),
     (f"evalsha {'0' * 40} 2 {CODES}x {head_key(Lane.KEYS)}", NOBODY),
     *((f"persist {prefix}x", NOBODY) for prefix in (LOGINS, CODES, USED_PREFIX)),
+    # Families of refresh tokens: who issues tokens turns them, and writes down which grants revocation has to end.
+    (f"get {FAMILY}", CLIENT_FACING),
+    ("time", CLIENT_FACING),
+    (f"set {FAMILY} x nx pxat 1", {"authorization"}),
+    (f"evalsha {'0' * 40} 3 {FAMILY} {head_key(Lane.REVOCATIONS)} {ENDINGS_KEY}", {"authorization"}),
+    *((f"{command} {FAMILY}", NOBODY) for command in ("del", "unlink", "persist", "getdel")),
+    (f"expire {FAMILY} 1", NOBODY),
+    (f"xadd {ENDINGS_KEY} * ending x", {"authorization"}),
+    (f"xlen {ENDINGS_KEY}", {"authorization"}),
+    (f"xread count 100 block 1 streams {ENDINGS_KEY} 0", REVOCATIONS),
+    (f"xdel {ENDINGS_KEY} 1-0", REVOCATIONS),
+    *((f"{command} {ENDINGS_KEY}", NOBODY) for command in ("del", "unlink", "persist")),
+    (f"xtrim {ENDINGS_KEY} maxlen 0", NOBODY),
     # How far receivers of security events have been told, and what they refused.
     *((f"{command} keyturn:streams:x:progress", REVOCATIONS) for command in ("get", "llen")),
     ("set keyturn:streams:x:progress y", REVOCATIONS),

@@ -21,9 +21,12 @@ from serving.listening import listening
 from tests.authorization.door import OF_USERS, ROLES, Door, door_on
 from tests.authorization.signer import FakeSigner
 from tests.building import CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, basic, serving_at, standing, write_secret
+from tests.families import APP, TWO
 from tests.world import AUDIENCE
 
 Ask = Callable[..., Any]
+OTHER_APP = "other-refresher"
+"""A client that may hold refresh tokens, as `refresher` may."""
 
 
 @pytest.fixture
@@ -52,12 +55,18 @@ async def stage_on(redis: Redis, identity: Any, **options: Any) -> AsyncIterator
     clients: Mapping[str, Client] = {
         **CLIENTS,
         **OF_USERS,
-        "wide": Client(**grants, scopes=("read", "write"), audiences=(AUDIENCE, "https://two.example/v1", "urn:three")),
+        "wide": Client(**grants, scopes=("read", "write"), audiences=(AUDIENCE, TWO, "urn:three")),
         "opaque": Client(**grants, scopes=("read",), audiences=(AUDIENCE,), token_format=TokenFormat.OPAQUE),
         "careless": Client(**grants, scopes=("keyturn:admin", "read"), audiences=(AUDIENCE,)),
         "odd": Client(**grants, audiences=(AUDIENCE, "https://odd.example/#part")),
         "bare": Client(**grants),
         "refused": Client(**grants, audiences=(AUDIENCE,)),
+        **{
+            name: Client(
+                secret_hash=secret, grant_types=("refresh_token",), scopes=("read", "write"), audiences=(AUDIENCE, TWO)
+            )
+            for name in (APP, OTHER_APP)
+        },
     }
     async with standing(
         redis, clients=clients, client_roles=ROLES, services={"authorization": StatementKey(identity)},

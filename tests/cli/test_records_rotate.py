@@ -51,15 +51,17 @@ async def test_a_new_pepper_stands_in_front_and_the_old_one_is_kept(config: Path
 
 
 async def test_no_pepper_leaves_while_a_token_lives_whose_record_it_hid(config: Path, run: Run) -> None:
-    """`rotation.token` after the newest was made, the last token of the older ones has run out; not before."""
+    """`grants.life` after the newest was made, the last token of the older ones has run out; not before."""
     assert (await run("records", "rotate", "--config", str(config))).status == 0
     refused = await run("records", "rotate", "--drop-old", "--config", str(config))
     assert refused.status == 2
     assert len(_rows(config)) == 2
     rows = _rows(config)
-    rows[0]["id"] = entropy.uuid7(SystemClock().now() - 400)  # Past five minutes and the skew.
-    _write(config.parent, rows)
-    assert (await run("records", "rotate", "--drop-old", "--config", str(config))).status == 0
+    for passed_seconds, status in ((400, 2), (30 * 86_400, 2), (30 * 86_400 + 60, 0)):
+        rows[0]["id"] = entropy.uuid7(SystemClock().now() - passed_seconds)
+        _write(config.parent, rows)
+        dropped = await run("records", "rotate", "--drop-old", "--config", str(config))
+        assert dropped.status == status, passed_seconds
     assert _rows(config) == rows[:1]
 
 

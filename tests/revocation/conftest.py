@@ -13,7 +13,6 @@ from aiohttp import ClientSession, encode_basic_auth
 from redis.asyncio import Redis
 
 from keyturn import entropy
-from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
 from keyturn.contract.encoding import b64url
 from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.positions import Lane
@@ -24,7 +23,8 @@ from keyturn.verifier.reporter import Reporter
 from revocation.app import RevocationService
 from serving.records import RecordKeys, RecordStore
 from serving.service import Service
-from tests.building import ADMIN, CLIENT, SECRETS, Standing, serving_at, standing
+from tests.building import ADMIN, CLIENT, SECRETS, Standing, new_access_token, serving_at, standing
+from tests.families import begin
 from tests.waiting import eventually
 from tests.world import Member, new_statement_key, policy
 
@@ -75,9 +75,13 @@ class Office:
     verifier: Member
     policy: Policy
 
-    async def opaque(self, kind: CredentialKind = CredentialKind.ACCESS, **claims: Any) -> str:
-        """Keep an opaque token of the client CLIENT and return it."""
-        token = make_credential(kind, entropy.token_bytes(RANDOM_BYTES))
+    async def refresh(self, **claims: Any) -> str:
+        """Keep a family of refresh tokens of the client CLIENT and return its good one."""
+        return await begin(self.stage, claims={"client_id": CLIENT} | claims)
+
+    async def opaque(self, **claims: Any) -> str:
+        """Keep an opaque access token of the client CLIENT and return it."""
+        token = new_access_token()
         record = self.stage.world.claims(**({"client_id": CLIENT} | claims))
         await self.records.put(token, record, expires_at=self.stage.world.clock.now() + 300)
         return token
@@ -140,6 +144,7 @@ async def office_on(
         http = await stack.enter_async_context(serving_at([service, *beside], stage.parts))
         keys = RecordKeys.parse((folder / "records.json").read_bytes())
         await eventually(lambda: service.unready() is None, saying=service.unready)
+        stage.record_keys = keys  # The service's own.
         office = Office(stage, service, http, RecordStore(valkey, keys, world.clock), far, policy())
         await eventually(lambda: service._watch.all() and office.passes(office.jwt()))
         yield office

@@ -11,7 +11,6 @@ import pytest
 
 from keyturn import entropy
 from keyturn.clock import SystemClock
-from keyturn.contract.credentials import CredentialKind
 from keyturn.contract.inequalities import REQUEST_SECONDS
 from keyturn.process.redis import connect
 from keyturn.verifier.freshness import Freshness
@@ -78,7 +77,7 @@ async def order_of(office: Office, kind: str, claims: dict[str, Any]) -> Order:
         headers |= {"Idempotency-Key": claims["jti"]} if "once" in kind else {}
         return lambda: asked(office, "POST", f"/revocations{query}", headers, json={"selector": selector})
     if kind == "a refresh token":
-        token = await office.opaque(CredentialKind.REFRESH, **claims)
+        token = await office.refresh(grant_id=claims["grant_id"])
     else:
         token = await office.opaque(**claims) if kind == "an opaque token" else office.jwt(**claims)
     return lambda: asked(office, "POST", f"/revoke{query}", authorization(CLIENT), data={"token": token})

@@ -7,7 +7,6 @@ from aiohttp import FormData, encode_basic_auth
 from redis.asyncio import Redis
 
 from keyturn import entropy
-from keyturn.contract.credentials import CredentialKind
 from keyturn.contract.errors import FeedUnavailable, StoreUnavailable
 from keyturn.contract.keys import Retired, Revoked
 from keyturn.contract.positions import Lane
@@ -163,7 +162,7 @@ async def test_a_refresh_token_takes_its_grant_along(office: Office) -> None:
     """Checklist 6, RFC 7009, 2.1: access tokens of the same grant die with it, and no others."""
     grant = entropy.uuid7(office.stage.world.clock.now())
     access, other = office.jwt(grant_id=grant), office.jwt()
-    refresh = await office.opaque(CredentialKind.REFRESH, grant_id=grant)
+    refresh = await office.refresh(grant_id=grant)
     assert await office.revoke(refresh) == (200, None)
     await eventually(lambda: not office.passes(access))
     assert office.passes(other)

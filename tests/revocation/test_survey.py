@@ -11,6 +11,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from revocation import survey as limits
 from revocation.survey import Survey
+from serving.families import Families
 from serving.problems import Busy
 from serving.records import RecordStore
 from tests.building import FickleRedis, new_access_token, new_record_keys
@@ -26,8 +27,9 @@ class Archive:
 
     def __init__(self, world: World, member: Member) -> None:
         self.world, self.member, self.redis = world, member, FickleRedis()
-        self.records = RecordStore(self.redis, new_record_keys(), world.clock)
-        self.survey = Survey(self.records, member.replica, world.clock)
+        keys = new_record_keys()
+        self.records, self.families = RecordStore(self.redis, keys, world.clock), Families(self.redis, keys)
+        self.survey = Survey(self.records, self.families, member.replica, world.clock)
 
     async def keep(self, count: int = 1, **claims: Any) -> None:
         """Keep records with these claims, each a token of its own."""
