@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from keyturn.contract import leaves, revocations
+from keyturn.contract import leaves, marks, revocations
 from keyturn.contract.revocations import BUCKET_SECONDS, RevocationIndex, bucket_of
-from keyturn.contract.selectors import TokenNames
+from keyturn.contract.selectors import Entry, Selector, SelectorKind, TokenNames
 from keyturn.contract.snapshots import pack, unpack
 
 KEY = b"the hash key of tests"
@@ -75,6 +75,14 @@ class IndexBesideModel(RuleBasedStateMachine):
             self.index.add_hashed(name, before, until + self.now)
             self.model.add(name, before, until + self.now)
 
+    @rule(rows=st.lists(st.tuples(NAMES, UNTILS), min_size=15, max_size=40))
+    def add_together(self, rows: list[tuple[int, float]]) -> None:
+        """Revoke tokens that arrive in one event."""
+        names, untils = [name for name, _ in rows], [until + self.now for _, until in rows]
+        self.index.add_tokens(names, untils)
+        for name, until in zip(names, untils, strict=True):
+            self.model.add(name, None, until)
+
     @rule(seconds=st.floats(0, 2 * BUCKET_SECONDS))
     def prune(self, seconds: float) -> None:
         """Let time pass."""
@@ -125,7 +133,10 @@ class IndexBesideModel(RuleBasedStateMachine):
 def test_the_index_does_what_the_plain_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A revocation that is not found is a token that lives on; one too many is an outage for somebody."""
     monkeypatch.setattr(leaves, "PARTED_BEYOND", 4)
-    monkeypatch.setattr(revocations, "_FEWEST_SLOTS", 8)
+    monkeypatch.setattr(marks, "FEWEST_SLOTS", 8)
+    for module in (leaves, revocations):
+        monkeypatch.setattr(module, "NEAR", 1)
+        monkeypatch.setattr(module, "SPAN", 2)
     monkeypatch.setattr(revocations, "_RENEWED_BY_AN_ADDITION", 2)
     monkeypatch.setattr(revocations, "_RENEWED_BY_TIDYING", 3)
     monkeypatch.setattr(revocations, "_MERGED_AT_ONCE", 5)
@@ -161,14 +172,14 @@ def test_one_addition_touches_a_bounded_number_of_others() -> None:
     """However many are held: who verifies tokens in the same process must not be made to wait."""
     index = RevocationIndex(KEY)
     marked: list[int] = []
-    add = revocations._Marks.add
+    add = marks.Marks.add
 
-    def counted(self: revocations._Marks, names: Sequence[int], number: int) -> None:
+    def counted(self: marks.Marks, names: Sequence[int], number: int) -> None:
         marked[-1] += len(names)
         add(self, names, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(revocations._Marks, "add", counted)
+        patch.setattr(marks.Marks, "add", counted)
         for number in range(40_000):
             marked.append(0)
             index.add_hashed(number * SPREAD % 2**64, None, 1000.0 + number % 5 * BUCKET_SECONDS)
@@ -187,13 +198,54 @@ def test_marks_that_nothing_held_has_left_are_made_anew() -> None:
     table = index._exact
     held = {number * SPREAD % 2**64 for number in range(27_000, 30_000)}
     assert held <= {name for name, _, _ in index.rows()}
-    assert table.marks.count <= 4 * len(index) + 2 * revocations._FEWEST_SLOTS
+    assert table.marks.count <= 4 * len(index) + 2 * marks.FEWEST_SLOTS
     others = [number * SPREAD % 2**64 for number in range(100_000, 110_000)]
     told = sum(
         not table.marks.high[name >> table.marks.shift] & table.marks.low[name & table.marks.mask] for name in others
     )
     assert told > 6000
     assert not any(looks(index, name) for name in others)
+
+
+def test_a_hash_is_found_whether_or_not_it_stands_where_it_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random hashes are nearly all looked for in the right place first; what is not random is found all the same."""
+    names = [number * SPREAD % 2**64 for number in range(40_000)]
+    crowded = [2**63 + number * number for number in range(20_000)]
+    searched: list[int] = []
+    leaf = leaves.Bucket.leaf
+
+    def counted(self: leaves.Bucket, name: int) -> leaves.Leaf:
+        searched.append(name)
+        return leaf(self, name)
+
+    index = RevocationIndex(KEY)
+    index.add_tokens(names, [300.0] * len(names))
+    monkeypatch.setattr(leaves.Bucket, "leaf", counted)
+    assert all(looks(index, name) for name in names)
+    assert len(searched) < len(names) / 10
+    index.add_tokens(crowded, [300.0] * len(crowded))
+    searched.clear()
+    assert all(looks(index, name) for name in names + crowded)
+    assert len(searched) > len(crowded) / 2
+    assert not any(looks(index, name + 1) for name in crowded[2:])
+
+
+def test_what_arrives_together_is_held_as_if_it_had_come_one_by_one() -> None:
+    """Snapshots name leaves by their digests: who took the same events in another way must not load them anew."""
+    selectors = [
+        *(Selector(iss="https://a.example", kind=SelectorKind.JTI, value=f"\ud800{number}") for number in range(6000)),
+        *(Selector(iss=f"https://{number % 3}.example", kind=SelectorKind.SESSION, value="s") for number in range(9)),
+        *(Selector(iss="i", kind=SelectorKind.SUBJECT, value=f"{n % 5}", before=float(n)) for n in range(20)),
+        Selector(iss="i", kind=SelectorKind.ALL, before=7.0),
+    ]
+    entries = [Entry(selector=one, until=float(number % 900)) for number, one in enumerate(selectors * 2)]
+    together, alone = RevocationIndex(KEY), RevocationIndex(KEY)
+    for entry in entries:
+        alone.add(entry)
+    for start in range(0, len(entries), 500):
+        together.add_all(entries[start : start + 500])
+    assert pack([together]) == pack([alone])
+    assert len(together) == len(alone) == 6000 + 3 + 5 + 1
 
 
 @pytest.mark.parametrize(("until", "bucket"), [(0.0, 0), (-5.0, 0), (0.5, 1), (300.0, 1), (300.1, 2), (1e300, 2**40)])
