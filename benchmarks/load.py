@@ -39,7 +39,7 @@ class Sample:
     cpu_share: float
     """How much of its CPU the server used: well under 1 means that something else was the limit."""
 
-    p99_ms: float = float("nan")
+    p99_ms: float
     """What 99 of 100 answers took at most; each connection asks again as soon as it was answered."""
 
 
@@ -133,8 +133,9 @@ def sample(target: Target, tokens: Path, *, seconds: float, script: str = "token
     if rate is None or spoiled is not None:
         raise MeasurementSpoiledError(f"{target.name}: {spoiled.group().strip() if spoiled else done.stderr.strip()}")
     p99 = _P99.search(done.stdout)
-    p99_ms = float(p99.group(1)) * _MILLISECONDS[p99.group(2)] if p99 else float("nan")
-    return Sample(float(rate.group(1)), cpu_share, p99_ms)
+    if p99 is None or float(rate.group(1)) == 0:
+        raise MeasurementSpoiledError(f"{target.name} answered nothing in {seconds} s")
+    return Sample(float(rate.group(1)), cpu_share, float(p99.group(1)) * _MILLISECONDS[p99.group(2)])
 
 
 def until(holds: Callable[[], bool], name: str, process: subprocess.Popen[bytes]) -> None:
