@@ -5,7 +5,7 @@ the one to suffer. What is limited is how fast failures are answered.
 """
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from ipaddress import IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -33,7 +33,7 @@ class Allowances:
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
-        self._left: dict[str, tuple[float, float]] = {}
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Count the names that are known."""
@@ -46,7 +46,7 @@ class Allowances:
         left = min(burst, left + max(0.0, now - since) * per_second)
         wait = 0.0 if left >= 1 else (1 - left) / per_second
         if len(self._left) >= MOST_TRACKED:
-            del self._left[next(iter(self._left))]
+            self._left.popitem(last=False)
         self._left[name] = (left - 1 if wait == 0 else left), now
         return wait
 

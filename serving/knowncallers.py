@@ -1,6 +1,7 @@
 """Remembers which credentials held, without remembering them: by a hash under a key that this process has made."""
 
 import hmac
+from collections import OrderedDict
 from hashlib import sha256
 from typing import Final, Generic, TypeVar
 
@@ -18,7 +19,7 @@ class KnownCallers(Generic[Known]):
     def __init__(self) -> None:
         self._key = entropy.token_bytes(_KEY_BYTES)
         self._trust: Trust | None = None
-        self._known: dict[bytes, Known] = {}
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
 
     def __len__(self) -> int:
         """Count them."""
@@ -36,5 +37,5 @@ class KnownCallers(Generic[Known]):
         if trust is not self._trust:
             return
         if len(self._known) >= MOST_KNOWN:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
         self._known[hmac.digest(self._key, presented, sha256)] = caller

@@ -1,5 +1,6 @@
 """From a token to a verdict, in memory: strict form, signature, time, revocation, policy; and a bounded cache."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ class TokenVerifier:
         self.figures = CacheFigures()
         self._most, self._admit_bound = cached_tokens, admit_bound
         self._foreign = ForeignIssuers(issuers)
-        self._cache: dict[bytes, _Checked | ForeignToken] = {}
+        self._cache: OrderedDict[bytes, _Checked | ForeignToken] = OrderedDict()  # The oldest leaves at no cost.
         self._now, self._boottime = clock.now, clock.boottime
 
     def __len__(self) -> int:
@@ -192,7 +193,7 @@ class TokenVerifier:
             raise InvalidToken("bound", "a sender-constrained token does not pass as Bearer (RFC 9449, 7.2)")
         if len(self._cache) >= self._most:
             self.figures.evictions += 1
-            del self._cache[next(iter(self._cache))]
+            self._cache.popitem(last=False)
         self._cache[token] = checked
         return checked
 
