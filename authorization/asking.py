@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from authorization.grants import Grant
-from keyturn.contract.trust import Client, TokenFormat
-from serving.authentication import OPERATING_SCOPES
+from keyturn.contract.trust import OPERATING_SCOPES, Client, TokenFormat
 from serving.forms import Form
 from serving.problems import OAuthError
 

@@ -13,8 +13,8 @@ from authorization.metadata import AUTHORIZATION_CODE, RESPONSE_MODES, RESPONSE_
 from authorization.pkce import METHODS, is_challenge
 from keyturn.contract.errors import KeyturnError
 from keyturn.contract.redirects import may_redirect
-from keyturn.contract.trust import Client, Trust
-from serving.authentication import LONGEST_CLIENT_ID, OPERATING_SCOPES
+from keyturn.contract.trust import OPERATING_SCOPES, Client, Trust
+from serving.authentication import LONGEST_CLIENT_ID
 from serving.forms import Form
 from serving.problems import OAuthError
 

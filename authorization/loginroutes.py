@@ -14,8 +14,8 @@ from authorization.signin import PATH as AUTHORIZE_PATH
 from authorization.signindescription import ANSWER_LOGIN, SHOW_LOGIN
 from keyturn.contract.errors import MalformedInput
 from keyturn.contract.selectors import LONGEST_VALUE
-from keyturn.contract.trust import TokenFormat
-from serving.authentication import LOGIN_SCOPE, require_scope
+from keyturn.contract.trust import LOGIN_SCOPE, TokenFormat
+from serving.authentication import require_scope
 from serving.forms import read_json
 from serving.parts import Parts
 from serving.problems import NotFound, Style, json_answer

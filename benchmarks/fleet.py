@@ -9,7 +9,7 @@ import uvloop
 
 from benchmarks.adoption import WAVE, Adoption, CountingFeed
 from benchmarks.issuer import ISSUER
-from keyturn.cli.provisioning import DEFAULT_AUDIENCE
+from keyturn.cli.newclients import DEFAULT_AUDIENCE
 from keyturn.clock import SystemClock
 from keyturn.process.following import connect_as
 from keyturn.process.logging import configure_logging

@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.load import MeasurementSpoiledError
 from keyturn import entropy
-from keyturn.cli.provisioning import DEFAULT_AUDIENCE, Plan, provision
+from keyturn.cli.newclients import DEFAULT_AUDIENCE
+from keyturn.cli.provisioning import Plan, provision
 from keyturn.clock import SystemClock
 from keyturn.contract.encoding import b64url, decode_object, encode_json
 from keyturn.contract.envelope import StatementKey

@@ -16,7 +16,7 @@ from benchmarks.load import MeasurementSpoiledError, Target, free_port, serving
 from benchmarks.p4 import environment_of, issuing
 from benchmarks.rounds import Row, in_turn
 from keyturn import entropy
-from keyturn.cli.provisioning import DEFAULT_AUDIENCE
+from keyturn.cli.newclients import DEFAULT_AUDIENCE
 from keyturn.clock import SystemClock
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
 from keyturn.process.redis import connect

@@ -18,7 +18,7 @@ from benchmarks.load import LOAD_CPU, SERVER_CPU, MeasurementSpoiledError, pinne
 from benchmarks.rounds import Row
 from benchmarks.services import Services, cpu_seconds, running
 from keyturn import entropy
-from keyturn.cli.provisioning import DEFAULT_AUDIENCE
+from keyturn.cli.newclients import DEFAULT_AUDIENCE
 from keyturn.clock import SystemClock
 from keyturn.contract.assertions import sign_assertion
 from keyturn.contract.encoding import decode_object, encode_json

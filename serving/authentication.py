@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from keyturn.contract.credentials import CredentialKind, credential_kind, secret_hash, secret_matches
 from keyturn.contract.errors import InvalidToken, ReplicaExpired
-from keyturn.contract.trust import Client, Trust
+from keyturn.contract.trust import ADMIN_SCOPE, Client, Trust
 from serving.clientassertions import ASSERTION_TYPE, ClientKeys, SpentAssertions, read_assertion
 from serving.failures import Failures
 from serving.knowncallers import KnownCallers
@@ -19,10 +19,6 @@ from serving.problems import BearerError, OAuthError
 from serving.records import RecordStore
 from serving.routing import note
 
-ADMIN_SCOPE = "keyturn:admin"
-LOGIN_SCOPE = "keyturn:login"
-OPERATING_SCOPES = frozenset({ADMIN_SCOPE, LOGIN_SCOPE})
-"""For clients of the operator alone: no user grants them to anybody, and tokens of such a scope are opaque."""
 BASIC, POST, ASSERTION = "client_secret_basic", "client_secret_post", "private_key_jwt"
 PUBLIC = "none"
 AUTHENTICATION_METHODS = (BASIC, POST, ASSERTION)

@@ -28,9 +28,10 @@ from revocation.app import RevocationService
 from serving.parts import Parts, open_parts
 from serving.service import Service, serve
 from stack.devenv import write_dev_env
-from stack.plan import Orders, external_redis, prepare, settings_of, sidecar_name, write_sidecar_settings
+from stack.plan import Orders, external_redis, prepare, settings_of, sidecar_name, signs_in, write_sidecar_settings
 from stack.ports import LOOPBACK, is_taken
 from stack.server import EmbeddedServer
+from stack.signin import DevelopmentSignIn
 from worker.app import WorkerService
 
 READY_WITHIN_SECONDS = 30.0
@@ -78,6 +79,8 @@ async def running(orders: Orders, clock: Clock) -> AsyncIterator[Stack]:
         first_start = not (orders.directory / "begun").exists()
         settings = settings_of(orders, services_redis, first_start=first_start)
         services, parts = await _make_services(stack, settings, clock)
+        if signs_in(orders):
+            services.append(DevelopmentSignIn(parts[0], orders.directory))
         supervisor = await stack.enter_async_context(Supervisor(clock=clock))
         running_stack = Stack(orders, full_url, orders.directory / "dev.env", server)
         address = f"{LOOPBACK}:{orders.port}"

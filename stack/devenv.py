@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from keyturn.process.values import Secret
-from stack.plan import Orders
+from stack.plan import Orders, signs_in
 
 FILE = "dev.env"
 
@@ -19,7 +19,11 @@ def write_dev_env(orders: Orders, redis_url: str) -> Path:
         "KEYTURN_REDIS_URL": redis_url,
         "KEYTURN_ROOT": str(directory / "root.jwk"),
     }
-    for name, client_id in (("CLIENT", "client"), ("RESOURCE", "resource"), ("ADMIN", "admin")):
+    clients = {"CLIENT": "client", "RESOURCE": "resource", "ADMIN": "admin"}
+    if signs_in(orders):
+        values["KEYTURN_APP_ID"] = "app"  # A public client: it has no secret.
+        clients["SIGNIN"] = "signin"
+    for name, client_id in clients.items():
         values[f"KEYTURN_{name}_ID"] = client_id
         values[f"KEYTURN_{name}_SECRET"] = Secret.read(directory / "clients" / f"{client_id}.secret").reveal_text()
     path, fresh = directory / FILE, directory / f"{FILE}.new"

@@ -103,11 +103,18 @@ def settings_of(orders: Orders, redis: dict[str, Any], *, first_start: bool) -> 
         "token": ACCESS_TOKEN_SECONDS,
     }
     tables["authorization"]["access_token"] = ACCESS_TOKEN_SECONDS
+    if signs_in(orders):
+        tables["authorization"].setdefault("signin_url", orders.issuer + "/signin")
     # A directory of a version that signed no lists has nobody who may.
     tables["statuslists"] = {"enabled": "signer" in tables["revocation"], "ttl": STATUS_LIST_SECONDS}
     for section in ("keyservice", "revocation"):
         tables[section]["bootstrap"] = first_start
     return Settings(tables, {}, beside=directory)
+
+
+def signs_in(orders: Orders) -> bool:
+    """Say whether users can sign in: a directory of a version that could not has no client for the page."""
+    return (orders.directory / "clients" / "signin.secret").exists()
 
 
 def write_sidecar_settings(orders: Orders, index: int, redis: dict[str, Any]) -> Path:

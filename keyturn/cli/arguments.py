@@ -72,9 +72,16 @@ def read_token(args: argparse.Namespace, *, stdin: TextIO | None = None) -> str 
             raise WrongUsage("no token: write - and pipe it in, or use --token-file FILE")
         return None
     if args.token:
-        text, source = (stdin or sys.stdin).read(LARGEST_TOKEN_INPUT + 1), "standard input"
-    else:
-        text, source = _from_file(args.token_file), str(args.token_file)
+        return _single((stdin or sys.stdin).read(LARGEST_TOKEN_INPUT + 1), source="standard input")
+    return token_in(args.token_file)
+
+
+def token_in(path: Path) -> str:
+    """Return the token that a file holds; raises WrongUsage."""
+    return _single(_from_file(path), source=str(path))
+
+
+def _single(text: str, *, source: str) -> str:
     token = text.strip()
     if len(text) > LARGEST_TOKEN_INPUT or not _VISIBLE.fullmatch(token):
         raise WrongUsage(f"{source} holds no single token")

@@ -14,9 +14,10 @@ from keyturn.cli.arguments import waiting_query
 from keyturn.cli.environment import Role
 from keyturn.cli.origin import bearer, get_token
 from keyturn.cli.receipts import receipt_facts
-from keyturn.cli.session import ADMIN_SCOPE, Session
+from keyturn.cli.session import Session
 from keyturn.cli.tables import facts_table, plain
 from keyturn.clock import SystemClock
+from keyturn.contract.trust import ADMIN_SCOPE
 
 MOST_LINES, LARGEST_PART_BYTES = 20_000, 768 * 1024  # Of one request: a second or so, and below what proxies take.
 LONGEST_LINE_BYTES = 64 * 1024  # The service refuses them long before.

@@ -20,6 +20,7 @@ class Role(StrEnum):
     CLIENT = "CLIENT"  # Gets tokens, and revokes its own.
     RESOURCE = "RESOURCE"  # Asks about tokens.
     ADMIN = "ADMIN"  # Keys, revocations by selector, verifiers.
+    SIGNIN = "SIGNIN"  # Says who a user is, as the sign-in page.
 
 
 @dataclass(frozen=True, slots=True)

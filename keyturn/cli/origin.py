@@ -183,6 +183,17 @@ async def get_token(issuer: Origin, credentials: Credentials, **asked: str) -> d
     if answer.status == 401:  # noqa: PLR2004 - HTTP
         names = f"KEYTURN_{credentials.role}_ID and KEYTURN_{credentials.role}_SECRET"
         raise CannotTell(f"the issuer refused {names}: {answer.problem}")
+    return granted(answer)
+
+
+async def refreshed(issuer: Origin, client_id: str, token: str, **asked: str) -> Answer:
+    """Return what the token endpoint says to a public client that turns a refresh token (RFC 6749, 6)."""
+    form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": client_id} | asked
+    return await issuer.ask("POST", "/token", form=form, accept=(200, 400, 401))
+
+
+def granted(answer: Answer) -> dict[str, Any]:
+    """Return an answer of the token endpoint that has a token (RFC 6749, 5.1); raises CannotTell."""
     told = answer.object()
     token = told.get("access_token")
     if answer.status != 200 or not (isinstance(token, str) and token.isascii() and token.isprintable()):  # noqa: PLR2004

@@ -1,7 +1,7 @@
 """Makes a new Keyturn: root, roles, identities, trust document, sealing keys, store users, clients and genesis."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 
 from keyturn import entropy
 from keyturn.cli.kekfile import new_kek
-from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential, secret_hash
+from keyturn.cli.newclients import DEFAULT_AUDIENCE, DEFAULT_CLIENTS, NewClient, new_secret
+from keyturn.contract.credentials import RANDOM_BYTES
 from keyturn.contract.encoding import b64url
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
@@ -18,7 +19,7 @@ from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.positions import Lane
 from keyturn.contract.purposes import ACCESS_TOKEN, INTROSPECTION_ANSWER, SECURITY_EVENT, STATUS_LIST
 from keyturn.contract.snapshots import Section
-from keyturn.contract.trust import Client, Identity, IdentityKind, MaySign, TokenFormat, TrustDocument, sign_trust
+from keyturn.contract.trust import REDIRECTS_ROLE, Identity, IdentityKind, MaySign, TrustDocument, sign_trust
 
 SERVICES = ("authorization", "keyservice", "introspection", "revocation", "worker")
 TRUST_DAYS = 365
@@ -94,27 +95,6 @@ RESERVED = frozenset({"default", *USERS, *SERVER_USERS})
 
 
 @dataclass(frozen=True, slots=True)
-class NewClient:
-    """A client to make, with the id that it gets; its secret is made here."""
-
-    client_id: str
-    grant_types: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-    audiences: tuple[str, ...] = ()
-    token_format: TokenFormat | None = None
-    always_opaque: bool = False
-    may_introspect: bool = False
-
-
-DEFAULT_AUDIENCE = "https://api.example"
-DEFAULT_CLIENTS = (
-    NewClient("client", ("client_credentials",), ("read", "write"), (DEFAULT_AUDIENCE,)),
-    NewClient("resource", audiences=(DEFAULT_AUDIENCE,), may_introspect=True),
-    NewClient("admin", ("client_credentials",), ("keyturn:admin",), ("keyturn:admin",), always_opaque=True),
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What to provision; `issuer` is the origin's URL, byte for byte as tokens will carry it."""
 
@@ -145,8 +125,7 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
     roles = {lane: NewKey(directory / "roles" / f"{lane}.jwk") for lane in Lane}
     names = (*SERVICES, *plan.verifiers)
     identities = {name: NewKey(directory / "identities" / f"{name}.jwk") for name in names}
-    secrets = {client.client_id: _credential(CredentialKind.CLIENT_SECRET) for client in plan.clients}
-
+    secrets = {client.client_id: new_secret() for client in plan.clients}
     document = TrustDocument(
         version=1,
         issuer=plan.issuer,
@@ -154,10 +133,10 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
         expires_at=now + TRUST_DAYS * 86400,
         dev=plan.dev,
         feed_format=FORMAT,
-        roles={lane.value: (file.key.public,) for lane, file in roles.items()},
+        roles={lane.value: (file.key.public,) for lane, file in roles.items()} | _redirects(plan.clients),
         lowest_epoch={lane.value: 1 for lane in Lane},
         identities={name: _identity(name, file.key, plan) for name, file in identities.items()},
-        clients={client.client_id: _client(client, secrets[client.client_id]) for client in plan.clients},
+        clients={client.client_id: client.entry(secrets[client.client_id]) for client in plan.clients},
     )
     for file in (root, *roles.values(), *identities.values()):
         file.write()
@@ -168,10 +147,19 @@ def provision(directory: Path, plan: Plan, *, now: float) -> None:
         _write(directory / "genesis" / f"{lane}.jws", genesis, private=False)
     _write(directory / "kek.json", _json(new_kek(now)))
     _write(directory / "records.json", _json(_record_keys(now)))
-    for client_id, secret in secrets.items():
-        _write(directory / "clients" / f"{client_id}.secret", secret.encode("ascii"))
+    for client in plan.clients:
+        if not client.public:
+            _write(directory / "clients" / f"{client.client_id}.secret", secrets[client.client_id].encode("ascii"))
     _write_users(directory / "redis", plan.verifiers)
     _write(directory / "keyturn.toml", configuration(directory, plan).encode("utf-8"), private=False)
+
+
+def _redirects(clients: Sequence[NewClient]) -> dict[str, tuple[dict[str, str], ...]]:
+    return {
+        REDIRECTS_ROLE + client.client_id: tuple({"uri": uri} for uri in client.redirects)
+        for client in clients
+        if client.redirects
+    }
 
 
 def _identity(name: str, key: StatementKey, plan: Plan) -> Identity:
@@ -179,14 +167,6 @@ def _identity(name: str, key: StatementKey, plan: Plan) -> Identity:
         return Identity(kind=IdentityKind.VERIFIER, jwk=key.public)
     may_sign = tuple(MaySign(typ=typ, any_audience=True) for typ in SIGNATURES.get(name, ()))
     return Identity(kind=IdentityKind.SERVICE, jwk=key.public, may_sign=may_sign)
-
-
-def _client(client: NewClient, secret: str) -> Client:
-    return Client(
-        secret_hash=secret_hash(secret), grant_types=client.grant_types, scopes=client.scopes,
-        audiences=client.audiences, token_format=client.token_format, always_opaque=client.always_opaque,
-        may_introspect=client.may_introspect,
-    )  # fmt: skip
 
 
 def signed_genesis(lane: Lane, role: StatementKey, *, epoch: int, trust: int, now: float) -> bytes:
@@ -285,10 +265,6 @@ class NewKey:
     def write(self) -> None:
         """Make the file, mode 0600; it must not be there."""
         _write(self.path, self.content)
-
-
-def _credential(kind: CredentialKind) -> str:
-    return make_credential(kind, entropy.token_bytes(RANDOM_BYTES))
 
 
 def _random(count: int) -> str:

@@ -10,8 +10,7 @@ from keyturn.cli.answers import ExitStatus
 from keyturn.cli.environment import Environment, Role
 from keyturn.cli.origin import Answer, Origin, bearer, get_token, origin
 from keyturn.cli.tables import Printer
-
-ADMIN_SCOPE = "keyturn:admin"
+from keyturn.contract.trust import ADMIN_SCOPE
 
 
 class Session:

@@ -8,13 +8,14 @@ from keyturn.cli.answers import CannotTell, ExitStatus, OutcomeUnknown, WrongUsa
 from keyturn.cli.environment import Role
 from keyturn.cli.origin import Origin, bearer, get_token
 from keyturn.cli.pinning import older_documents, open_document, read_document, root_file
-from keyturn.cli.session import ADMIN_SCOPE, Session
+from keyturn.cli.session import Session
 from keyturn.cli.tables import moment, plain
 from keyturn.cli.telling import words_of
 from keyturn.clock import Clock, SystemClock
 from keyturn.contract.errors import MalformedInput, TrustError, UnknownKind
 from keyturn.contract.events import SignedEvent
 from keyturn.contract.positions import Lane
+from keyturn.contract.trust import ADMIN_SCOPE
 from keyturn.feed.audit import Audit, Taken
 from keyturn.feed.lines import Line, claims_of, parse_line
 

@@ -1,14 +1,27 @@
 """What the root may change in a trust document, as functions from one version to the next; nothing is written here."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 from keyturn.cli.answers import WrongUsage
+from keyturn.cli.newclients import NewClient
+from keyturn.contract.errors import MalformedInput
 from keyturn.contract.jwk import thumbprint
 from keyturn.contract.positions import Lane
-from keyturn.contract.trust import CLIENT_ROLE, DAY_SECONDS, Identity, IdentityKind, MaySign, TrustDocument
+from keyturn.contract.trust import (
+    CLIENT_ROLE,
+    DAY_SECONDS,
+    REDIRECTS_ROLE,
+    Client,
+    Identity,
+    IdentityKind,
+    MaySign,
+    TrustDocument,
+)
 
+Roles: TypeAlias = dict[str, tuple[dict[str, Any], ...]]
 MOST_DAYS = 1096
 """Three years: a document lives no longer, so that nobody is held on an old one for ever."""
 
@@ -115,9 +128,7 @@ def client_keys_set(
 
     Raises WrongUsage if there is no such client, or if it would be left with nothing to prove itself by.
     """
-    client = document.clients.get(client_id)
-    if client is None:
-        raise WrongUsage("there is no such client: keyturn trust show names them")
+    client = _client(document, client_id)
     if not keys and not client.secret_hash:
         raise WrongUsage("that client has no secret: without keys it could not prove who it is")
     role = CLIENT_ROLE + client_id
@@ -125,9 +136,58 @@ def client_keys_set(
     return _next(document, now, roles=others | ({role: tuple(dict(key) for key in keys)} if keys else {}))
 
 
+def client_added(document: TrustDocument, new: NewClient, secret: str, *, now: float) -> TrustDocument:
+    """Return the next version with a new client; raises WrongUsage if the name is taken, or the client is unsound."""
+    if new.client_id in document.clients:
+        raise WrongUsage("there is such a client already: keyturn trust show names them")
+    try:
+        new.check()
+    except MalformedInput as error:
+        raise WrongUsage(str(error)) from error
+    return _next(
+        document, now, clients=document.clients | {new.client_id: new.entry(secret)},
+        roles=_with_redirects(_without_roles(document, new.client_id), new.client_id, new.redirects),
+    )  # fmt: skip
+
+
+def client_removed(document: TrustDocument, client_id: str, *, now: float) -> TrustDocument:
+    """Return the next version without a client, its keys and its redirect URIs; raises WrongUsage for no client."""
+    _client(document, client_id)
+    left = {name: one for name, one in document.clients.items() if name != client_id}
+    return _next(document, now, clients=left, roles=_without_roles(document, client_id))
+
+
+def client_redirects_set(document: TrustDocument, client_id: str, uris: Sequence[str], *, now: float) -> TrustDocument:
+    """Return the next version, in which a client's users are sent back to these URIs and no others.
+
+    Raises WrongUsage for no client, for one that signs nobody in, and for URIs that nobody should be sent to.
+    """
+    client = _client(document, client_id)
+    try:
+        NewClient(client_id=client_id, grant_types=client.grant_types, redirects=tuple(uris)).check()
+    except MalformedInput as error:
+        raise WrongUsage(str(error)) from error
+    return _next(document, now, roles=_with_redirects(document.roles, client_id, uris))
+
+
 def handed_over(document: TrustDocument, *, now: float) -> TrustDocument:
     """Return the next version for a new root to sign: the same in all that it says."""
     return _next(document, now)
+
+
+def _client(document: TrustDocument, client_id: str) -> Client:
+    if client_id not in document.clients:
+        raise WrongUsage("there is no such client: keyturn trust show names them")
+    return document.clients[client_id]
+
+
+def _without_roles(document: TrustDocument, client_id: str) -> Roles:
+    gone = {CLIENT_ROLE + client_id, REDIRECTS_ROLE + client_id}
+    return {name: held for name, held in document.roles.items() if name not in gone}
+
+
+def _with_redirects(roles: Roles, client_id: str, uris: Sequence[str]) -> Roles:
+    return {**roles, **({REDIRECTS_ROLE + client_id: tuple({"uri": uri} for uri in uris)} if uris else {})}
 
 
 def _identity(document: TrustDocument, name: str) -> Identity:

@@ -1,6 +1,6 @@
 """What `keyturn trust show` tells: everything that the root vouches for, and for how long."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from keyturn.cli.tables import facts_table, moment, table
@@ -26,7 +26,7 @@ def facts_of(trust: Trust, *, now: float) -> dict[str, Any]:
         "roles": {lane.value: list(trust.role(lane)) for lane in Lane},
         "lowest_epoch": {lane.value: trust.lowest_epoch(lane) for lane in Lane},
         "identities": {name: _identity(one) for name, one in sorted(document.identities.items())},
-        "clients": {name: _client(one, trust.client_keys(name)) for name, one in sorted(document.clients.items())},
+        "clients": {name: _client(one, name, trust) for name, one in sorted(document.clients.items())},
     }
 
 
@@ -54,10 +54,14 @@ def lines_of(facts: dict[str, Any]) -> Iterator[str]:
             one["token_format"],
             one["may_introspect"],
             one["kids"],
+            one["redirects"],
+            one["public"],
         ]
         for name, one in facts["clients"].items()
     ]
-    yield from table(["CLIENT", "GRANTS", "SCOPES", "AUDIENCES", "TOKENS", "INTROSPECTS", "KEYS"], clients)
+    yield from table(
+        ["CLIENT", "GRANTS", "SCOPES", "AUDIENCES", "TOKENS", "INTROSPECTS", "KEYS", "REDIRECTS", "PUBLIC"], clients
+    )
 
 
 def warning_of(facts: dict[str, Any]) -> str | None:
@@ -81,10 +85,11 @@ def _identity(identity: Identity) -> dict[str, Any]:
     return {"kind": identity.kind.value, "kid": thumbprint(identity.jwk), "may_sign": may_sign}
 
 
-def _client(client: Client, keys: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _client(client: Client, name: str, trust: Trust) -> dict[str, Any]:
     form = "opaque, always" if client.always_opaque else client.token_format.value if client.token_format else None
     return {
         "grant_types": list(client.grant_types), "scopes": list(client.scopes), "audiences": list(client.audiences),
         "token_format": form, "may_introspect": client.may_introspect,
-        "kids": [str(key.get("kid", "")) for key in keys],
+        "kids": [str(key.get("kid", "")) for key in trust.client_keys(name)],
+        "redirects": list(trust.redirects(name)), "public": trust.is_public(name),
     }  # fmt: skip

@@ -24,7 +24,12 @@ CLIENT_ROLE = "client:"
 know, while a new member of a client would make older ones refuse the whole document."""
 REDIRECTS_ROLE = "redirects:"
 """Where a client's users may be sent back to: likewise, as `redirects:ID`, in rows `{"uri": …}`."""
-PUBLIC_GRANTS = frozenset({"authorization_code", "refresh_token"})
+CODE_GRANT, REFRESH_GRANT = "authorization_code", "refresh_token"
+PUBLIC_GRANTS = frozenset({CODE_GRANT, REFRESH_GRANT})
+"""What a client without a secret may use."""
+ADMIN_SCOPE, LOGIN_SCOPE = "keyturn:admin", "keyturn:login"
+OPERATING_SCOPES = frozenset({ADMIN_SCOPE, LOGIN_SCOPE})
+"""For the operator's own clients: no user grants them to anybody, and tokens of such a scope are opaque."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

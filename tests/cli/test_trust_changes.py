@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyturn.cli.provisioning import Plan, provision
 from keyturn.clock import SystemClock
+from keyturn.contract.credentials import secret_matches
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ForgedSignature, TrustError
 from keyturn.contract.events import open_snapshot
@@ -306,7 +307,7 @@ async def test_a_client_gets_keys_to_sign_its_assertions_by(home: Home, tmp_path
     assert [key["alg"] for key in trust.client_keys("client")] == ["ES256", "RS256"]
     assert trust.client_keys("resource") == ()
     assert trust.document.clients == before.clients
-    assert {lane.value: trust.document.roles[lane.value] for lane in Lane} == before.roles
+    assert {name: rows for name, rows in trust.document.roles.items() if name != "client:client"} == before.roles
     shown = (await home.trust("show"))["clients"]
     assert (shown["client"]["kids"], shown["resource"]["kids"]) == (["key-0", "key-1"], [])
     await home.trust("rotate-role", "keys")
@@ -332,4 +333,72 @@ async def test_keys_that_a_client_must_not_have_are_refused_and_change_nothing(h
     file.write_text(json.dumps(good))
     assert "no such client" in await home.trust("client-keys", "nobody", "--keys", str(file), status=2)
     assert "--keys" in await home.trust("client-keys", "client", status=2)
+    assert home.files() == before
+
+
+async def test_a_public_client_is_added_with_its_redirects_and_without_a_secret(home: Home) -> None:
+    """An app that signs users in; which URIs they are sent back to, the root says and nobody else."""
+    argv = ["--public", "--grant", "authorization_code", "--grant", "refresh_token", "--scope", "read"]
+    redirect = ["--redirect", "https://shop.example/back", "--redirect", "com.example.shop:/back"]
+    told = await home.trust("add-client", "shop", *argv, *redirect, "--audience", "https://api.example")
+    assert (told["client"], told["secret_file"], len(told["then"])) == ("shop", None, 1)
+    trust = home.opened()
+    assert trust.is_public("shop")
+    assert trust.redirects("shop") == ("https://shop.example/back", "com.example.shop:/back")
+    assert "clients/shop.secret" not in home.files()
+    shown = (await home.trust("show"))["clients"]["shop"]
+    assert (shown["public"], shown["redirects"]) == (True, ["https://shop.example/back", "com.example.shop:/back"])
+    await home.trust("client-redirects", "shop", "--redirect", "https://new.example/")
+    assert home.opened().redirects("shop") == ("https://new.example/",)
+    await home.trust("remove-client", "shop")
+    assert not {"redirects:shop", "client:shop"} & home.opened().document.roles.keys()
+    assert "shop" not in home.opened().document.clients
+
+
+async def test_a_confidential_client_gets_a_secret_that_fits(home: Home) -> None:
+    """The file is the only place where the secret stands; the sign-in page's tokens are opaque, like an operator's."""
+    argv = ["--grant", "client_credentials", "--scope", "keyturn:login", "--audience", "keyturn:login"]
+    told = await home.trust("add-client", "page", *argv)
+    path = home.path / "clients/page.secret"
+    assert told["secret_file"] == str(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    client = home.opened().document.clients["page"]
+    assert secret_matches(path.read_text(), client.secret_hash)
+    assert client.always_opaque
+    await home.trust("remove-client", "page")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["client", "--grant", "client_credentials"], "already"),
+        (["../x"], "letters"),
+        (["x", "--public"], "public client"),
+        (["x", "--public", "--grant", "client_credentials"], "public client"),
+        (["x", "--public", "--grant", "authorization_code"], "go together"),
+        (["x", "--redirect", "https://x.example/"], "go together"),
+        (["x", "--grant", "authorization_code", "--redirect", "http://x.example/"], "https"),
+        (["x", "--scope", "two words"], "one word"),
+        (["x", "--scope", "keyturn:admin", "--grant", "refresh_token"], "operates"),
+        (["x", "--grant", "password"], "invalid choice"),
+        (["x", "--public", "--may-introspect", "--grant", "refresh_token"], "public client"),
+    ],
+)  # fmt: skip
+async def test_a_client_that_would_be_unsound_is_not_signed(home: Home, argv: list[str], said: str) -> None:
+    """What the root signs is what services act on: a mistake is cheapest here."""
+    before = home.files()
+    assert said in await home.trust("add-client", *argv, status=2)
+    assert home.files() == before
+
+
+async def test_redirects_are_for_clients_that_sign_users_in(home: Home) -> None:
+    """Another client's row would mean nothing, and mislead who reads it."""
+    before = home.files()
+    for client, uri, said in (
+        ("client", "https://x.example/", "go together"), ("nobody", "https://x.example/", "no such client"),
+        ("app", "https://x.example/#x", "fragment"),
+    ):  # fmt: skip
+        assert said in await home.trust("client-redirects", client, "--redirect", uri, status=2)
+    assert "no such client" in await home.trust("remove-client", "nobody", status=2)
     assert home.files() == before

@@ -13,6 +13,7 @@ AFTER_THE_README = {
     "docs/how-to/protect-an-api-behind-nginx.md": None,
     "docs/how-to/check-tokens-in-python.md": "check.py",
     "docs/how-to/rotate-by-hand.md": None,
+    "docs/how-to/sign-users-in.md": None,
     "docs/how-to/phantom-tokens.md": None,
     "docs/how-to/revoke-by-selector.md": None,
     "docs/runbooks/audit-the-feed.md": None,

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from jwt import PyJWKClient
 
-from keyturn.cli.provisioning import DEFAULT_AUDIENCE
+from keyturn.cli.newclients import DEFAULT_AUDIENCE
 from keyturn.clock import SystemClock
 from tests.faults.fleet import Fleet
 from tests.faults.people import People, people_of
