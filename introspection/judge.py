@@ -111,9 +111,8 @@ class Judge:
         return Verdict(Kind.INACTIVE, reason, state) if reason else Verdict(Kind.ACTIVE, "active", state, claims)
 
     def recall(self, token: str, audiences: tuple[str, ...]) -> Remembered | None:
-        """Return a token that is remembered and, by what is known here, active; None where `judge` has to be asked."""
-        now = self._now()
-        return self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
+        """Return a token that is remembered for these audiences, whatever speaks against it by now: ask `confirm`."""
+        return self._memory.find(token, audiences)
 
     async def follow(self) -> float | None:
         """Follow up to where the store stands; return the time by which to judge then, None if we are not fresh.

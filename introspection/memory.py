@@ -47,17 +47,21 @@ class Memory:
         """Count the tokens that are remembered."""
         return len(self._kept)
 
-    def recall(self, token: str, audiences: tuple[str, ...], now: float) -> Remembered | None:
-        """Return a token that, as far as this replica knows, is active for these audiences still."""
-        name = self._name(token)
-        one = self._kept.get(name)
-        if one is not None and self.objection(one, now) is not None:
-            del self._kept[name]
-            one = None
+    def find(self, token: str, audiences: tuple[str, ...]) -> Remembered | None:
+        """Return a token that was active for these audiences when it was remembered."""
+        one = self._kept.get(self._name(token))
         if one is None or audiences not in one.verdicts:
             return None
         self.hits += 1
         return one
+
+    def recall(self, token: str, audiences: tuple[str, ...], now: float) -> Remembered | None:
+        """Return a token that, as far as this replica knows, is active for these audiences still."""
+        one = self.find(token, audiences)
+        if one is None or self.objection(one, now) is None:
+            return one
+        del self._kept[self._name(token)]
+        return None
 
     def objection(self, one: Remembered, now: float) -> str | None:
         """Return what speaks against a token by now: time, revocation, or that its client is gone."""

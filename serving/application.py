@@ -5,11 +5,10 @@ from logging import DEBUG, INFO
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from prometheus_client import Histogram
 from structlog.typing import FilteringBoundLogger
 
 from keyturn.clock import Clock
-from keyturn.process.metrics import Metrics
+from keyturn.process.metrics import Metrics, Timing
 from serving.problems import Style, answer_error
 from serving.routing import BEGUN, LOG, OPERATIONS, UNEXPECTED, Handler, facts_of
 
@@ -41,16 +40,16 @@ class RequestNotes:
     def __init__(self, log: FilteringBoundLogger, metrics: Metrics | None) -> None:
         self._log, self._bound = log, False
         about = "Requests by route."
-        self._timed = metrics and metrics.histogram("keyturn_http_request_seconds", about, labels=("path", "status"))
-        self._children: dict[tuple[str, int], Histogram] = {}
+        self._timed = metrics and metrics.timings("keyturn_http_request_seconds", about, labels=("path", "status"))
+        self._children: dict[tuple[str, int], Timing] = {}
 
     def take(self, *, method: str, path: str, status: int, seconds: float, facts: Mapping[str, Any]) -> None:
         """Note one request that was answered; `path` is the route's, of which there are few."""
         if self._timed:
             child = self._children.get((path, status))
             if child is None:
-                child = self._children[path, status] = self._timed.labels(path, str(status))
-            child.observe(seconds)
+                child = self._children[path, status] = self._timed.of(path, str(status))
+            child.note(seconds)
         if not self._bound:  # Once, when logging is configured: to bind costs more than a line that is not written.
             self._log, self._bound = self._log.bind(), True
         level, line = (DEBUG, self._log.debug) if path in _QUIET_PATHS else (INFO, self._log.info)

@@ -31,7 +31,7 @@ def test_each_kind_is_rendered() -> None:
     metrics = Metrics(process="test")
     metrics.counter("keyturn_answers", "Answers.", labels=("status",)).labels(status="200").inc()
     metrics.gauge("keyturn_keys", "Keys.").set(3)
-    metrics.histogram("keyturn_answer_seconds", "How long.").observe(0.002)
+    metrics.timings("keyturn_answer_seconds", "How long.").of().note(0.002)
     told = lines(metrics)
     assert 'keyturn_answers_total{status="200"} 1.0' in told
     assert "keyturn_keys 3.0" in told
