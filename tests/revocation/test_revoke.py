@@ -11,7 +11,8 @@ from keyturn.contract.errors import FeedUnavailable, StoreUnavailable
 from keyturn.contract.keys import Retired, Revoked
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import stream_key
-from tests.building import CLIENT, RESOURCE, SECRETS
+from tests.building import ADMIN, CLIENT, RESOURCE, SECRETS
+from tests.families import begin_turned, new_refresh_token
 from tests.revocation.conftest import VERIFIER, Office, authorization
 from tests.waiting import eventually
 
@@ -166,6 +167,39 @@ async def test_a_refresh_token_takes_its_grant_along(office: Office) -> None:
     assert await office.revoke(refresh) == (200, None)
     await eventually(lambda: not office.passes(access))
     assert office.passes(other)
+
+
+async def test_a_used_refresh_token_and_a_hint_that_is_wrong_sign_out_as_well(office: Office) -> None:
+    """RFC 7009, 2.1 and 2.2: a client that lost the newest one means the same grant; used or not, it is its own."""
+    tokens = []
+    for hint in ("refresh_token", "access_token", "nonsense"):
+        grant = entropy.uuid7(office.stage.world.clock.now())
+        used, _ = await begin_turned(office.stage, ago_seconds=900.0, claims={"client_id": CLIENT, "grant_id": grant})
+        tokens.append(office.jwt(grant_id=grant))
+        assert await office.revoke(used, token_type_hint=hint) == (200, None)
+        assert await office.revoke(used) == (200, None)
+    await eventually(lambda: not any(map(office.passes, tokens)))
+
+
+async def test_another_clients_refresh_token_ends_nothing(office: Office) -> None:
+    """Checklist 3, RFC 7009, 2.1: refused, and nothing stands in the lane or waits for it."""
+    grant = entropy.uuid7(office.stage.world.clock.now())
+    token, access = await office.refresh(grant_id=grant), office.jwt(grant_id=grant)
+    place = office.position
+    status, content = await office.revoke(token, who=ADMIN)
+    assert (status, content["error"]) == (400, "invalid_grant")
+    assert (await office.revoke(new_refresh_token(), who=ADMIN)) == (200, None)
+    assert office.position == place
+    assert office.passes(access)
+
+
+async def test_the_revocation_of_a_refresh_token_is_kept_for_as_long_as_its_grant(office: Office) -> None:
+    """Checklist 9: by the refresh token's own end, access tokens of its grant could outlive it."""
+    now = office.stage.world.clock.now()
+    token = await office.refresh()
+    assert await office.revoke(token) == (200, None)
+    rows = list(office.stage.parts.replica.indexes[0].rows())
+    assert [until >= now + 30 * 86_400 for _, _, until in rows] == [True]
 
 
 async def test_an_unverified_jti_is_never_acted_upon(office: Office) -> None:

@@ -11,11 +11,12 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from revocation import survey as limits
 from revocation.survey import Survey
-from serving.families import Families
+from serving.families import Families, Family, mark_of
 from serving.problems import Busy
 from serving.records import RecordStore
 from tests.building import FickleRedis, new_access_token, new_record_keys
 from tests.clocks import ManualClock
+from tests.families import new_refresh_token
 from tests.revocation.conftest import Office
 from tests.world import Member, World
 
@@ -71,6 +72,27 @@ async def test_grants_and_records_are_counted_as_a_verifier_would_find_them(arch
         assert await archive.survey.count(entry) == (grants, records, 5, True), entry
     foreign = Selector(iss="https://other.example", kind=SelectorKind.SUBJECT, value="alice", before=now)
     assert (await archive.survey.count(Entry(selector=foreign, until=now + 1))).records == 0
+
+
+async def test_a_grant_counts_once_and_of_its_refresh_tokens_the_good_one(archive: Archive) -> None:
+    """An operator counts people who will have to sign in again, not how often their tokens have turned."""
+    now, keep = archive.world.clock.now(), archive.families.begin
+    grant = entropy.uuid7(now - 100)
+    await archive.keep(2, sub="carol", grant_id=grant)
+
+    async def family(**changes: Any) -> None:
+        token = new_refresh_token()
+        claims = archive.world.claims(sub="carol", **changes.pop("claims", {}))
+        made = {"ends_at": now + 900, "made_at": now, "expires_at": now + 600} | changes
+        await keep(token, Family(claims=claims, current=mark_of(token), **made), keep_seconds=2.0)
+
+    await family(claims={"grant_id": grant}, previous=mark_of(new_refresh_token()))
+    await family(claims={"grant_id": entropy.uuid7(now - 50)})
+    await family(claims={"grant_id": entropy.uuid7(now - 50)}, ended=True)
+    await family(claims={"grant_id": entropy.uuid7(now - 50)}, expires_at=now - 1)
+    whole = archive.entry(SelectorKind.SUBJECT, "carol", before=now)
+    assert await archive.survey.count(whole) == (2, 4, 11, True)
+    assert await archive.survey.count(archive.entry(SelectorKind.GRANT, grant)) == (1, 3, 11, True)
 
 
 async def test_what_has_expired_or_is_revoked_already_is_not_live(archive: Archive) -> None:
