@@ -1,5 +1,6 @@
 """A sign-in page for development: whoever can reach it is whoever they say. Part of the stack, and of no image."""
 
+import asyncio
 import re
 from html import escape
 from pathlib import Path
@@ -79,7 +80,8 @@ class DevelopmentSignIn:
         add_route(app, "POST", PATH, self.answer, style=Style.PAGE, operation=_FORM_OPERATION)
 
     async def run(self) -> None:
-        """Do nothing beside requests."""
+        """Do nothing beside requests, until cancelled."""
+        await asyncio.Event().wait()
 
     def unready(self) -> str | None:
         """Have no reason."""

@@ -13,7 +13,7 @@ from stack.plan import FEWEST_IDENTITIES
 from stack.ports import free_port
 from stack.server import EmbeddedServer
 from tests.process.alive import is_there
-from tests.stack.upping import Place, children_of, command_line, end, free_neighbours, refused, stack, up
+from tests.stack.upping import Place, children_of, command_line, end, ended, free_neighbours, refused, stack, up
 from tests.waiting import eventually
 
 NAMES = [
@@ -79,7 +79,8 @@ async def test_it_says_when_it_is_ready_and_ends_cleanly_with_what_it_held_kept(
             person, children = Person(place, http), children_of(process.pid)
             assert [await person.check(good), await person.check(bad)] == [200, 401]
             assert await person.kids() == kids
-            assert await end(process, signal.SIGTERM) == 0
+            status, log = await ended(process, signal.SIGTERM)
+            assert (status, "task_restarted" in log) == (0, False), log
         await eventually(lambda: not any(is_there(child) for child in children))
     assert not (place.directory / "dev.env.new").exists()
 

@@ -78,15 +78,20 @@ async def up(place: Place, *more: str) -> AsyncIterator[tuple[Process, str]]:
 
 async def end(process: Process, how: signal.Signals = signal.SIGTERM) -> int:
     """Tell a stack to end and return its exit status."""
+    return (await ended(process, how))[0]
+
+
+async def ended(process: Process, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+    """Tell a stack to end and return its exit status and what it logged."""
     process.send_signal(how)
     try:
-        await asyncio.wait_for(process.communicate(), END_SECONDS)
+        _, log = await asyncio.wait_for(process.communicate(), END_SECONDS)
     except TimeoutError:
         process.kill()
         await process.wait()
         raise
     assert process.returncode is not None
-    return process.returncode
+    return process.returncode, log.decode()
 
 
 async def refused(*arguments: str) -> str:
