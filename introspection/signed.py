@@ -14,7 +14,8 @@ from keyturn.verifier.replica import Replica
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.signing import Signer
 
-MOST_KEPT: Final = 1024
+MOST_KEPT: Final = 1024  # Of each form, and altogether no more than so many bytes of what they say and are.
+MOST_KEPT_BYTES: Final = 4 * 1024 * 1024
 ANSWER_KEPT_SECONDS: Final = 1.0
 PHANTOM_KEPT_SECONDS: Final = 30.0
 # What a phantom token takes over from the record: RFC 9068, 2.2, and what a revocation or a binding may name.
@@ -33,7 +34,7 @@ class SignedAnswers:
 
     def __init__(self, signer: Signer, replica: Replica, clock: Clock) -> None:
         self._signer, self._replica, self._clock = signer, replica, clock
-        self._answers, self._phantoms = _Kept(replica, clock), _Kept(replica, clock)
+        self._answers, self._phantoms = Kept(replica, clock), Kept(replica, clock)
 
     async def answer(self, verdict: Verdict, *, client_id: str) -> bytes:
         """Return the JWT response for this caller (RFC 9701, 5): active or inactive, it is signed.
@@ -93,27 +94,48 @@ def _ending(token: bytes, *, by: float) -> float:
     return ends
 
 
-class _Kept:
-    """Signed bytes by what they say, for some seconds and under one state of the key set; a bounded number."""
+class Kept:
+    """Signed bytes by what they say, for some seconds and under one state of the key set; few, and few bytes."""
 
-    def __init__(self, replica: Replica, clock: Clock) -> None:
+    def __init__(
+        self, replica: Replica, clock: Clock, *, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES
+    ) -> None:
         self._replica, self._clock = replica, clock
+        self._most, self._most_bytes = most, most_bytes
         self._keys: KeySet | None = None
         self._kept: dict[tuple[str, bytes], tuple[float, bytes]] = {}
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        """Count what is kept."""
+        return len(self._kept)
 
     def get(self, key: tuple[str, bytes]) -> bytes | None:
         """Return what was signed, None if it is too old or a key has changed since."""
         if self._replica.keys is not self._keys:
             self._keys = self._replica.keys
             self._kept.clear()
+            self.size_bytes = 0
         until, signed = self._kept.get(key, (0.0, b""))
         return signed if self._clock.boottime() < until else None
 
     def keep(self, key: tuple[str, bytes], signed: bytes, *, keys: KeySet, seconds: float) -> None:
-        """Remember what was signed since the key set was `keys`, if it still is; the oldest makes way."""
+        """Remember what was signed since the key set was `keys`, if it still is; the oldest make way."""
         if self._keys is not keys or self._replica.keys is not keys:
             return  # A key that was revoked meanwhile may have signed it.
-        self._kept.pop(key, None)
-        if len(self._kept) >= MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
+        if key in self._kept:
+            self._drop(key)
+        size = _size(key, signed)
+        if size > self._most_bytes:
+            return
+        while len(self._kept) >= self._most or self.size_bytes + size > self._most_bytes:
+            self._drop(next(iter(self._kept)))
         self._kept[key] = self._clock.boottime() + seconds, signed
+        self.size_bytes += size
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        self.size_bytes -= _size(key, self._kept.pop(key)[1])
+
+
+def _size(key: tuple[str, bytes], signed: bytes) -> int:
+    return len(key[0]) + len(key[1]) + len(signed)
