@@ -10,8 +10,7 @@ from keyturn.contract.statuslists import SIZE, ListedToken, StatusList
 from keyturn.verifier.replica import Replica
 
 MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. About 250 bytes each.
-_AT_ONCE: Final = 4096  # Bits that are looked at before others have their turn,
-_TAKEN_AT_ONCE: Final = 32  # and tokens that are taken in.
+_AT_ONCE: Final = 4096  # Bits that are looked at in one step.
 _HASH_KEY_BYTES: Final = 16
 _NOBODY: Final = float("-inf")  # The moment where no token stands.
 _NONE: Final[tuple[int, ...]] = ()
@@ -91,7 +90,7 @@ class StatusBook:
         return sum(listing.tokens for listing in self.listings.values())
 
     def take(self, name: str, tokens: Iterable[ListedToken]) -> Iterator[None]:
-        """Take in tokens of a list, in bounded steps; who was taken in before is held against the replica once more.
+        """Take in tokens of a list, one a step; who was taken in before is held against the replica once more.
 
         Raises MalformedInput for an index that no list has.
         """
@@ -99,15 +98,14 @@ class StatusBook:
         listing = self.listings.get(name)
         if listing is None:
             listing = self.listings[name] = Listing()
-        for number, token in enumerate(tokens, 1):
+        for token in tokens:
             claims = token.claims(issuer)
             mine = names_of(claims, key=self._key)
             if not listing.has(token, mine.exact[0]):
                 listing.add(token, (*mine.exact, *mine.cutoffs[1:]), mine.granted_at)  # The first is "everything".
             if replica.revokes(replica.names(claims)):
                 listing.statuses.set(token.index)
-            if number % _TAKEN_AT_ONCE == 0:
-                yield
+            yield
 
     def revoke(self, entry: Entry) -> Iterator[None]:
         """Set the bits of all tokens that a new revocation names, in bounded steps."""

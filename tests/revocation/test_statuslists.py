@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from keyturn import entropy
+from keyturn.clock import SystemClock
 from keyturn.contract.encoding import decode_object, unb64url
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
@@ -22,6 +23,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.statuslists import ListedToken, reference
 from keyturn.contract.trust import MaySign
+from revocation import statuslists
 from revocation.statuslists import StatusLists
 from serving.listening import listening
 from serving.listings import ROWS_KEY, Listings
@@ -134,6 +136,19 @@ async def test_a_list_is_what_the_draft_says(bureau: Bureau) -> None:
     assert (payload["ttl"], payload["exp"] - payload["iat"]) == (TTL, LIFE)
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert status_in(claims, header, payload, payload["exp"] - 1) == 0
+
+
+async def test_many_rows_are_taken_in_a_few_tokens_at_a_time(bureau: Bureau) -> None:
+    """After a restart all rows are read: a million, mostly of one token each. Revocations must not wait behind them."""
+    lists, most = bureau.lists, 0
+    await asyncio.gather(*(bureau.list_token(index=number) for number in range(300)))
+    lists._after = None
+    reading = asyncio.create_task(lists._read_rows())
+    while not reading.done():
+        before = lists._taken
+        await SystemClock().sleep(0)
+        most = max(most, lists._taken - before)
+    assert 0 < most <= 2 * statuslists._TAKEN_AT_ONCE, "the service itself may be reading, too"
 
 
 @pytest.mark.parametrize("kind", KINDS)
