@@ -20,7 +20,7 @@ up: .venv/installed ## Run the whole system here until Ctrl-C (PORT, SIDECAR_POR
 	@.venv/bin/python -m stack up $(UP_OPTIONS)
 
 test: .venv/installed $(NODE_TESTS)/node_modules/.installed ## Run all tests.
-	.venv/bin/python -m pytest --numprocesses=3 --dist=loadfile
+	.venv/bin/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 check: .venv/installed ## Look at format, lint, types and who imports whom.
 	.venv/bin/ruff format --check
