@@ -1,7 +1,7 @@
 """`POST /token` (RFC 6749) and the server's metadata (RFC 8414)."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from aiohttp import hdrs, web
 
@@ -17,44 +17,66 @@ from authorization.metadata import (
     metadata,
     metadata_path,
 )
+from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
+from keyturn.contract.trust import TokenFormat
 from serving.authentication import Authenticator, Caller
-from serving.forms import FORM_TYPE, Form, read_form
+from serving.forms import FORM_TYPE, LONGEST_VALUE, Form, read_form
+from serving.openapi import CLIENT, EVERYBODY, OTHER_FIELDS, Schema, answer, body, record, text
 from serving.parts import Parts
 from serving.problems import OAuthError, Style, json_answer
 from serving.routing import add_route, note
 
-_TEXT = {"type": "string"}
-_TOKEN_OPERATION: dict[str, Any] = {
-    "summary": "Issue an access token (RFC 6749, 4.1.3, 4.4 and 6)",
-    "requestBody": {
-        "required": True,
-        "content": {
-            FORM_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["grant_type"],
-                    "properties": {
-                        "grant_type": {"enum": list(GRANT_TYPES)},
-                        "code": _TEXT,
-                        "redirect_uri": _TEXT,
-                        "code_verifier": _TEXT,
-                        "refresh_token": _TEXT,
-                        "scope": _TEXT,
-                        "resource": _TEXT,
-                        "audience": _TEXT,
-                        "token_format": {"enum": ["jwt", "opaque"]},
-                        "client_id": _TEXT,
-                        "client_secret": _TEXT,
-                    },
-                }
-            }
-        },
+_TOKEN_ANSWER = record(
+    {
+        "access_token": text(LARGEST_TOKEN_BYTES),
+        "token_type": {"const": "Bearer"},
+        "expires_in": {"type": "integer", "minimum": 1, "description": "Seconds"},
+        "scope": text(LONGEST_VALUE),
+        "refresh_token": text(LARGEST_TOKEN_BYTES, about="Where the client may have one; each is good once"),
     },
+    optional=["scope", "refresh_token"],
+    description="RFC 6749, 5.1",
+)
+_TOKEN_OPERATION: Schema = {
+    "operationId": "token",
+    "summary": "Issue an access token (RFC 6749, 4.1.3, 4.4 and 6)",
+    "tags": ["tokens"],
+    "security": CLIENT,
+    "requestBody": body(
+        FORM_TYPE,
+        record(
+            {"grant_type": {"enum": list(GRANT_TYPES)}}
+            | {
+                name: text(LONGEST_VALUE, shortest=0)
+                for name in (
+                    "code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", "audience",
+                    "client_id", "client_secret",
+                )
+            }
+            | {"token_format": {"enum": list(TokenFormat)}},
+            optional=[
+                "code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", "audience",
+                "client_id", "client_secret", "token_format",
+            ],
+            **OTHER_FIELDS,
+        ),
+    ),
     "responses": {
-        "200": {"description": "access_token, token_type, expires_in, scope, refresh_token"},
+        "200": answer("The token; never cached", _TOKEN_ANSWER),
         "400": {"description": "RFC 6749, 5.2"},
-        "401": {"description": "invalid_client"},
-        "503": {"description": "temporarily_unavailable; try again after Retry-After"},
+        "500": {"description": "server_error: the root does not let this service have such a token signed"},
+    },
+}  # fmt: skip
+_METADATA_OPERATION: Schema = {
+    "operationId": "metadata",
+    "summary": "Authorization server metadata (RFC 8414)",
+    "tags": ["metadata"],
+    "security": EVERYBODY,
+    "responses": {
+        "200": answer(
+            "It may be cached",
+            record({"issuer": text(2048), "token_endpoint": text(2048), "jwks_uri": text(2048)}, closed=False),
+        )
     },
 }
 
@@ -88,9 +110,8 @@ class AuthorizationRoutes:
     def add_routes(self, app: web.Application) -> None:
         """Add the token endpoint and the metadata."""
         add_route(app, "POST", "/token", self.token, style=Style.OAUTH, operation=_TOKEN_OPERATION)
-        described = {"summary": "Authorization server metadata (RFC 8414)", "responses": {"200": {"description": "It"}}}
         path = metadata_path(self._parts.issuer)
-        add_route(app, "GET", path, self.describe, style=Style.OAUTH, operation=described)
+        add_route(app, "GET", path, self.describe, style=Style.OAUTH, operation=_METADATA_OPERATION)
 
     async def describe(self, _request: web.Request) -> web.Response:
         """Return the metadata, which may be cached."""
@@ -100,10 +121,10 @@ class AuthorizationRoutes:
             parts.issuer, status_lists=self._status_lists, signs_answers=signed,
             signs_in=AUTHORIZATION_CODE in self._handlers,
         )  # fmt: skip
-        answer = json_answer(told)
-        answer.headers[hdrs.CACHE_CONTROL] = f"public, max-age={MAX_AGE_SECONDS}"
-        answer.headers.popall(hdrs.PRAGMA, None)
-        return answer
+        response = json_answer(told)
+        response.headers[hdrs.CACHE_CONTROL] = f"public, max-age={MAX_AGE_SECONDS}"
+        response.headers.popall(hdrs.PRAGMA, None)
+        return response
 
     async def token(self, request: web.Request) -> web.Response:
         """Answer a token request; every answer is `no-store` (RFC 6749, 5.1)."""

@@ -5,6 +5,19 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from keyservice.description import (
+    FEED,
+    IMPORT,
+    JWKS,
+    JWKS_TYPE,
+    KEYS,
+    LINES_TYPE,
+    RESEAL,
+    REVOKE_KEY,
+    ROTATE,
+    TRUST,
+    VERIFIERS,
+)
 from keyservice.importing import Import, read_import
 from keyservice.orders import exposure, read_emergency, read_rotation
 from keyservice.parts import RotationParts
@@ -17,6 +30,7 @@ from keyturn.contract.rotation import jwks_max_age
 from keyturn.feed.lines import HIGHEST_SEQUENCE, numbered, render_line
 from serving.authentication import require_admin
 from serving.forms import read_json
+from serving.openapi import Schema
 from serving.parts import Parts
 from serving.problems import NotFound, Style, answer_status, json_answer
 from serving.receipts import Vouching, Wait, read_wait, receipt_of
@@ -37,19 +51,19 @@ class KeyRoutes:
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the key service's public listener."""
-        routes: tuple[tuple[str, str, Handler, str], ...] = (
-            ("GET", "/.well-known/jwks.json", self.jwks, "The public keys (RFC 7517)"),
-            ("GET", "/keys", self.keys, "Every key and its phase"),
-            ("POST", "/keys/rotate", self.rotate, "Let the next key sign"),
-            ("POST", "/keys/{kid}/revoke", self.revoke, "Reject a key by name"),
-            ("POST", "/keys/reseal", self.reseal, "Seal every private key by the newest key-encryption key"),
-            ("POST", "/keys/import", self.import_keys, "Bring keys of another issuer"),
-            ("GET", "/verifiers", self.verifiers, "Every live verifier and its positions"),
-            ("GET", "/feed/trust", self.trust, "The signed trust document"),
-            ("GET", "/feed/{lane}", self.feed, "The signed events of a lane"),
+        routes: tuple[tuple[str, str, Handler, Schema], ...] = (
+            ("GET", "/.well-known/jwks.json", self.jwks, JWKS),
+            ("GET", "/keys", self.keys, KEYS),
+            ("POST", "/keys/rotate", self.rotate, ROTATE),
+            ("POST", "/keys/{kid}/revoke", self.revoke, REVOKE_KEY),
+            ("POST", "/keys/reseal", self.reseal, RESEAL),
+            ("POST", "/keys/import", self.import_keys, IMPORT),
+            ("GET", "/verifiers", self.verifiers, VERIFIERS),
+            ("GET", "/feed/trust", self.trust, TRUST),
+            ("GET", "/feed/{lane}", self.feed, FEED),
         )
-        for method, path, handler, summary in routes:
-            add_route(app, method, path, handler, style=Style.PROBLEM, operation={"summary": summary})
+        for method, path, handler, operation in routes:
+            add_route(app, method, path, handler, style=Style.PROBLEM, operation=operation)
 
     async def jwks(self, request: web.Request) -> web.Response:
         """Answer the public keys (RFC 7517); with an entity tag, never empty, cacheable as long as rotation allows.
@@ -69,7 +83,7 @@ class KeyRoutes:
         tags = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if jwks.etag in tags or "*" in tags:
             return web.Response(status=304, headers=headers)
-        return web.Response(body=jwks.body, content_type="application/jwk-set+json", headers=headers)
+        return web.Response(body=jwks.body, content_type=JWKS_TYPE, headers=headers)
 
     async def keys(self, request: web.Request) -> web.Response:
         """List every key and where it stands: those of access tokens first, in order of publication."""
@@ -149,7 +163,7 @@ class KeyRoutes:
         if not (0 <= after <= HIGHEST_SEQUENCE and 0 <= epoch <= HIGHEST_SEQUENCE):
             raise MalformedInput("after is a sequence and epoch an epoch, 0 or more")
         running = str(self._parts.replica.place(lane)[0])
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", EPOCH_HEADER: running})
+        response = web.StreamResponse(headers={"Content-Type": LINES_TYPE, EPOCH_HEADER: running})
         batch = await self._parts.feed.events(lane, epoch=epoch, after=after)
         await response.prepare(request)
         while batch:

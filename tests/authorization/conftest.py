@@ -21,6 +21,7 @@ from serving.listening import listening
 from tests.authorization.door import OF_USERS, ROLES, Door, door_on
 from tests.authorization.signer import FakeSigner
 from tests.building import CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, basic, serving_at, standing, write_secret
+from tests.described import check_described
 from tests.families import APP, TWO
 from tests.world import AUDIENCE
 
@@ -125,6 +126,11 @@ def ask(session: ClientSession) -> Ask:
         pairs = [("grant_type", "client_credentials"), *form.items()] if fields is None else fields
         secret = SECRETS.get(client_id, SECRETS[CLIENT])
         async with session.post("/token", data=pairs, headers=basic(client_id, secret)) as answer:
-            return answer, await answer.json()
+            told = await answer.json()
+        async with session.get("/openapi.json") as described:
+            description = await described.json()
+        kind = answer.content_type
+        check_described(description, ("POST", "/token"), status=answer.status, kind=kind, content=told)
+        return answer, told
 
     return one

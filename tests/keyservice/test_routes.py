@@ -29,6 +29,7 @@ from serving.parts import Parts, open_parts
 from serving.records import RecordStore
 from serving.settings import record_store
 from tests.building import new_access_token, serving_at
+from tests.described import check_described
 from tests.waiting import eventually
 from tests.world import AUDIENCE
 
@@ -56,7 +57,16 @@ class Desk:
         await self.records.put(token, record, expires_at=now + 60)
         headers = {"Authorization": f"Bearer {token}"}
         async with self.http.request(method, path, json=body, headers=headers) as response:
-            return response.status, await response.json()
+            told = await response.json()
+        check_described(
+            await self.description(), (method, path), status=response.status, kind=response.content_type, content=told
+        )
+        return response.status, told
+
+    async def description(self) -> dict[str, Any]:
+        """Return what the service says of its routes: every answer to an operator is held against it."""
+        async with self.http.get("/openapi.json") as response:
+            return dict(await response.json())
 
     async def kid(self, use: str = "access") -> str:
         """Return the ES256 key that signs for a use."""
@@ -367,3 +377,22 @@ class _Away:
             raise ConnectionError(name)
 
         return fail
+
+
+async def test_every_answer_of_the_key_service_has_the_shape_that_its_description_promises(desk: Desk) -> None:
+    """OpenAPI 3.1: clients are made from it. `Desk.admin` compares each answer, here those that are asked seldom."""
+    for method, path, status in (
+        ("GET", "/keys", 200),
+        ("GET", "/verifiers", 200),
+        ("GET", "/feed/trust", 200),
+        ("GET", "/feed/nothing", 400),
+        ("POST", "/keys/reseal", 200),
+        ("POST", "/keys/import", 400),
+        ("POST", "/keys/rotate?timeout=0", 200),
+        ("POST", "/keys/nobodys/revoke", 404),
+    ):
+        assert (await desk.admin(method, path, {} if method == "POST" else None))[0] == status, path
+    async with desk.http.get("/.well-known/jwks.json") as response:
+        told = json.loads(await response.read())
+        kind = response.content_type
+    check_described(await desk.description(), ("GET", "/.well-known/jwks.json"), status=200, kind=kind, content=told)
