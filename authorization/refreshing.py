@@ -24,6 +24,7 @@ REUSED: Final = "refresh_token_reused"
 MOST_ROUNDS: Final = 8
 """So often another may be first, or the lane move on, before the client has to come back later."""
 _SALT_BYTES: Final = 32
+_SHORTEST_SECONDS: Final = 1.0  # A token's `exp` has whole seconds.
 
 
 class _Judged(NamedTuple):
@@ -102,7 +103,7 @@ class Refreshing:
         now = replica.no_earlier(parts.clock.now())
         step = step_of(
             held.family, token, now=now, store_now=reading.store_now, grace_seconds=self._grace_seconds,
-            life_seconds=self._lives.grant_seconds,
+            life_seconds=self._lives.grant_seconds, margin_seconds=parts.skew_seconds + _SHORTEST_SECONDS,
         )  # fmt: skip
         if step is Step.ENDED:
             raise self._refusal(request, step.value)

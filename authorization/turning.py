@@ -23,14 +23,22 @@ class Step(StrEnum):
 
 
 def step_of(
-    family: Family, token: str, *, now: float, store_now: float, grace_seconds: float, life_seconds: float
+    family: Family,
+    token: str,
+    *,
+    now: float,
+    store_now: float,
+    grace_seconds: float,
+    life_seconds: float,
+    margin_seconds: float,
 ) -> Step:
     """Return what a token of this family asks for.
 
     `now` is for what runs out, `store_now` for the grace: the store's clock said when the family turned, so that all
-    replicas of the service measure by one. Set back by more than the grace, it gives none.
+    replicas of the service measure by one. Set back by more than the grace, it gives none. A family gives nothing more
+    `margin_seconds` before its end: what is minted then would be over at once by the signer's clock.
     """
-    if family.ended or now >= end_of(family, life_seconds=life_seconds):
+    if family.ended or now + margin_seconds >= end_of(family, life_seconds=life_seconds):
         return Step.ENDED
     if family.is_current(token):
         return Step.ENDED if now >= family.expires_at else Step.TURN

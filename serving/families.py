@@ -89,6 +89,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return {**self.claims, **times, TOKEN_USE: REFRESH}
 
 
+_FAMILY: Final = msgspec.json.Decoder(Family)
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A family as it was read: what it says, its name, and its box, which the next one has to replace."""
@@ -215,7 +218,10 @@ class Families:
 
     def _opened(self, name: str, box: bytes) -> Family | None:
         content = self._sealer.open(box, beside=name.encode("utf-8"))
-        return None if content is None else msgspec.json.decode(content, type=Family)
+        try:
+            return None if content is None else _FAMILY.decode(content)
+        except msgspec.DecodeError:  # Of another version, which had other things to say.
+            return None
 
 
 def mark_of(token: str) -> str:

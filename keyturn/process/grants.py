@@ -12,6 +12,6 @@ class GrantSettings(Section):
     """`[grants]`."""
 
     SECTION: ClassVar[str] = "grants"
-    life: Annotated[Duration, Range(60, 366 * 86_400)] = 30 * 86_400.0
+    life: Annotated[Duration, Range(300, 366 * 86_400)] = 30 * 86_400.0
     """From sign-in to the moment by which everything that came of it has ended; set it alike for authorization and
     revocation, which keeps for as long what names a grant."""

@@ -199,6 +199,14 @@ async def test_the_end_of_the_family_is_absolute(ask: Ask, stage: Standing) -> N
         assert (held.family.ends_at, held.family.expires_at) == (ends_at, ends_at)
 
 
+async def test_a_grant_in_its_last_seconds_gives_nothing_more(ask: Ask, stage: Standing, signer: FakeSigner) -> None:
+    """A token that is over before it arrives is none; a signer whose clock is ahead would refuse to make it."""
+    now = stage.world.clock.now()
+    assert await refused(ask, await begin(stage, ends_at=now + stage.parts.skew_seconds + 0.9)) == INVALID
+    assert signer.batches == []
+    assert (await refresh(ask, await begin(stage, ends_at=now + 60)))[0] == 200
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_a_revoked_grant_mints_nothing(ask: Ask, stage: Standing, elsewhere: bool) -> None:
     """Checklist, revocation (10): by whatever names the grant; where it was revoked a moment ago elsewhere, too."""

@@ -27,7 +27,7 @@ def family_of(token: str, **changes: Any) -> Family:
 
 def step(family: Family, token: str, *, now: float = START, store_now: float = START, **changes: float) -> Step:
     """Return what a token asks for."""
-    limits = {"grace_seconds": GRACE_SECONDS, "life_seconds": LIFE_SECONDS} | changes
+    limits = {"grace_seconds": GRACE_SECONDS, "life_seconds": LIFE_SECONDS, "margin_seconds": 0.0} | changes
     return step_of(family, token, now=now, store_now=store_now, **limits)
 
 
@@ -109,6 +109,7 @@ def test_a_life_that_was_made_shorter_counts_for_grants_of_before_and_a_longer_o
     assert step(family, token, now=START + 99, life_seconds=100.0) is Step.TURN
     assert step(family, token, now=START + 100, life_seconds=100.0) is Step.ENDED
     assert end_of(family_of(token, claims={}), life_seconds=100.0) == START + LIFE_SECONDS
+    assert step(family, token, now=START + 97.5, life_seconds=100.0, margin_seconds=3.0) is Step.ENDED
 
 
 def test_a_salt_says_nothing_without_the_token_that_was_used() -> None:

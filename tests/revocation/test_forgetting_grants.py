@@ -69,7 +69,13 @@ class Desk:
             return "revoked"
         judged = replica.no_earlier(now)
         step = step_of(
-            self.family, self.token, now=judged, store_now=now, grace_seconds=10.0, life_seconds=LIFE_SECONDS
+            self.family,
+            self.token,
+            now=judged,
+            store_now=now,
+            grace_seconds=10.0,
+            life_seconds=LIFE_SECONDS,
+            margin_seconds=0.0,
         )
         if step is not Step.TURN:
             return "refused by its time"
