@@ -26,6 +26,7 @@ from keyturn.contract.trust import IdentityKind
 from keyturn.process.grants import GrantSettings
 from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
+from serving.endings import Endings
 from serving.parts import Parts
 from serving.settings import StatusListSettings, record_store, sealer, signer_path
 from serving.settings import endings as endings_of
@@ -59,12 +60,10 @@ class AuthorizationService:
             token_seconds=own.access_token, grant_seconds=settings.section(GrantSettings).life,
             idle_seconds=own.refresh_token,
         )  # fmt: skip
-        families = families_of(settings, parts.redis)
+        families, endings = families_of(settings, parts.redis), endings_of(settings, parts.redis)
         issuing = Issuing(parts, minter, families, lives=lives)
-        refreshing = Refreshing(
-            parts, issuing, families, endings_of(settings, parts.redis), lives=lives, grace_seconds=own.refresh_grace
-        )
-        self._signing_in, redeem = self._sign_in(settings, own, issuing)
+        refreshing = Refreshing(parts, issuing, families, endings, lives=lives, grace_seconds=own.refresh_grace)
+        self._signing_in, redeem = self._sign_in(settings, own, issuing, endings)
         self._routes = AuthorizationRoutes(
             parts, issuing, refresh=refreshing.answer, redeem=redeem,
             answers_alg=usual_algorithm(settings, Use.INTROSPECTION),
@@ -72,20 +71,20 @@ class AuthorizationService:
         )  # fmt: skip
 
     def _sign_in(
-        self, settings: Settings, own: AuthorizationSettings, issuing: Issuing
+        self, settings: Settings, own: AuthorizationSettings, issuing: Issuing, endings: Endings
     ) -> tuple[Sequence[SignInRoutes | LoginRoutes], GrantHandler | None]:
         """Return the routes by which users sign in, and what redeems the codes that come of it; none without a page."""
         if own.signin_url is None:
             return (), None
         parts = self._parts
         kept = partial(record_store, settings, parts.redis, parts.clock)
-        logins = Logins(kept(prefix=LOGINS), sealer(settings, purpose=CHALLENGES), parts.clock)
-        codes = Codes(parts.redis, kept(prefix=CODES), parts.clock)
+        logins = Logins(kept(prefix=LOGINS), sealer(settings, purpose=CHALLENGES))
+        codes = Codes(parts.redis, kept(prefix=CODES))
         routes = (
             SignInRoutes(parts, logins, codes, signin_url=own.signin_url),
             LoginRoutes(parts, kept(), logins, issuing),
         )
-        return routes, Redeeming(parts, codes, issuing, token_seconds=own.access_token).answer
+        return routes, Redeeming(parts, codes, issuing, endings, token_seconds=own.access_token).answer
 
     def _placer(self, settings: Settings, longest_seconds: float) -> Placer | None:
         if not settings.section(StatusListSettings).enabled:

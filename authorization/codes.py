@@ -10,10 +10,11 @@ from redis.asyncio import Redis
 from authorization.grants import Grant
 from authorization.logins import Login
 from keyturn import entropy
-from keyturn.clock import Clock
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, credential_kind, make_credential
 from keyturn.contract.positions import Lane, Position
 from keyturn.feed.redis import head_key
+from serving.endings import ENDINGS_KEY, MOST_ENDINGS
+from serving.problems import Busy
 from serving.records import Positions, RecordStore
 from serving.storing import stored
 
@@ -28,16 +29,24 @@ if redis.call('DEL', unpack(KEYS, 2)) == 0 then return 0 end
 if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return 1
 """
-# Nothing is consumed while the lane stands elsewhere than where the grant was judged. Keys: code, its mark, the lane.
+# Where a code comes again, all that came of it has to end, which is written down in the same step, and once. Nothing is
+# consumed while the lane stands elsewhere than where the grant was judged. Keys: code, its mark, the lane, endings.
 _CONSUME = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'gone'} end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'used'} end
+local used = redis.call('GET', KEYS[2])
+if used == 'once' then
+  if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[6]) then return {'full'} end
+  redis.call('XADD', KEYS[4], '*', 'ending', ARGV[5])
+  redis.call('SET', KEYS[2], 'again', 'KEEPTTL')
+  return {'reused'}
+end
+if used then return {'used'} end
 if ARGV[2] == '0' then return {'expired'} end
 local position = redis.call('HGET', KEYS[3], 'position')
 if position ~= ARGV[1] then return {'behind', position or ''} end
 if ARGV[2] == '1' then return {'good'} end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
+redis.call('SET', KEYS[2], 'once', 'PX', ARGV[4])
 return {'consumed'}
 """
 
@@ -64,7 +73,9 @@ class Step(StrEnum):
     """What the store says to who would consume a code."""
 
     GONE = "gone"
+    REUSED = "reused"  # For the first time: what came of it is written down to end.
     USED = "used"
+    FULL = "full"  # No ending is written down before some are dealt with.
     EXPIRED = "expired"
     BEHIND = "behind"  # The lane stands elsewhere by now: the grant has to be judged again.
     GOOD = "good"
@@ -74,15 +85,15 @@ class Step(StrEnum):
 class Codes:
     """Codes on Redis; every method raises StoreUnavailable when the store cannot say."""
 
-    def __init__(self, redis: Redis, records: RecordStore, clock: Clock) -> None:
+    def __init__(self, redis: Redis, records: RecordStore) -> None:
         """Keep codes in `records`, which are under our prefix."""
-        self._records, self._clock = records, clock
+        self._records = records
         self._finish, self._consume = redis.register_script(_FINISH), redis.register_script(_CONSUME)
 
-    async def make(self, login: Login, grant: Grant, *, instead_of: tuple[str, ...]) -> str | None:
+    async def make(self, login: Login, grant: Grant, *, now: float, instead_of: tuple[str, ...]) -> str | None:
         """Return a new code for a sign-in, in place of the record of its outcome; None if somebody was first."""
         code = make_credential(CredentialKind.CODE, entropy.token_bytes(RANDOM_BYTES))
-        until = self._clock.now() + CODE_SECONDS
+        until = now + CODE_SECONDS
         content = Code(
             client_id=login.client_id, redirect_uri=login.redirect_uri, code_challenge=login.code_challenge,
             grant=grant, until=until,
@@ -110,30 +121,23 @@ class Codes:
             content = None
         return Held(content, found.name, found.positions)
 
-    async def look(self, held: Held, *, judged_at: Position | None) -> tuple[Step, Mapping[Lane, bytes]]:
-        """Return what `consume` would do, but do not."""
-        return await self._step(held, judged_at=judged_at, keep_until=None)
-
     async def consume(
-        self, held: Held, *, judged_at: Position | None, keep_until: float
+        self, held: Held, *, now: float, judged_at: Position | None, ending: bytes, keep_until: float | None
     ) -> tuple[Step, Mapping[Lane, bytes]]:
         """Consume a code that is good, while the revocations lane stands where its grant was judged.
 
-        That it was used is remembered until then (Unix seconds). Returns what came of it, and for BEHIND where the
-        lane stands.
+        That it was used is remembered until `keep_until` (Unix seconds); without that it is only looked at, and GOOD is
+        one that would be consumed. A code that comes again has an `ending` (sealed) written down. Returns what came of
+        it, and for BEHIND where the lane stands. Raises Busy where too many endings wait.
         """
-        return await self._step(held, judged_at=judged_at, keep_until=keep_until)
-
-    async def _step(
-        self, held: Held, *, judged_at: Position | None, keep_until: float | None
-    ) -> tuple[Step, Mapping[Lane, bytes]]:
-        in_time = held.code is not None and self._clock.now() < held.code.until
+        in_time = held.code is not None and now < held.code.until
         keep_ms = 0 if keep_until is None else self._records.lasting_ms(keep_until)
-        keys = [held.name, USED_PREFIX + held.name.removeprefix(PREFIX), head_key(Lane.REVOCATIONS)]
         wanted = 0 if not in_time else 1 if keep_until is None else 2
+        keys = [held.name, USED_PREFIX + held.name.removeprefix(PREFIX), head_key(Lane.REVOCATIONS), ENDINGS_KEY]
+        arguments = [str(judged_at), wanted, keep_ms, keep_ms + _USED_LONGER_MS, ending, MOST_ENDINGS]
         with stored():
-            answer = await cast(
-                "Any", self._consume(keys=keys, args=[str(judged_at), wanted, keep_ms, keep_ms + _USED_LONGER_MS])
-            )
+            answer = await cast("Any", self._consume)(keys=keys, args=arguments)
         step = Step(answer[0].decode("ascii"))
+        if step is Step.FULL:
+            raise Busy("too many grants wait for their end")
         return step, {Lane.REVOCATIONS: answer[1]} if step is Step.BEHIND else {}

@@ -75,8 +75,10 @@ class LoginRoutes:
     async def _asked_about(self, request: web.Request) -> Login:
         page = await require_scope(request, self._records, self._parts, scope=LOGIN_SCOPE)
         note(request, client_id=page.get("client_id"))
-        login = self._logins.opened(request.match_info["challenge"])
-        if login is None or login.client_id not in self._parts.replica.trust.document.clients:
+        replica = self._parts.replica
+        now = replica.no_earlier(self._parts.clock.now())
+        login = self._logins.opened(request.match_info["challenge"], now=now)
+        if login is None or login.client_id not in replica.trust.document.clients:
             raise NotFound("no such sign-in, or its ten minutes are over")
         return login
 

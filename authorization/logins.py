@@ -12,7 +12,6 @@ from authorization.authorizing import AuthorizationRequest, Returning
 from authorization.browsers import known_by
 from authorization.grants import Grant
 from keyturn import entropy
-from keyturn.clock import Clock
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, credential_kind, make_credential
 from keyturn.contract.encoding import b64url, encode_json, unb64url
 from keyturn.contract.errors import MalformedInput
@@ -55,24 +54,24 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Logins:
     """Sign-ins under way."""
 
-    def __init__(self, records: RecordStore, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, records: RecordStore, sealer: Sealer) -> None:
         """Keep outcomes in `records`, which are under our prefix, and seal challenges for our purpose."""
-        self.records, self._sealer, self._clock = records, sealer, clock
+        self.records, self._sealer = records, sealer
 
-    def challenge(self, request: AuthorizationRequest, *, browser: str) -> str:
+    def challenge(self, request: AuthorizationRequest, *, browser: str, now: float) -> str:
         """Return the challenge of a sign-in that this browser begins; raises OAuthError for one that grew too long."""
         asked = request.asked
         login = Login(
             client_id=request.client_id, redirect_uri=request.returning.redirect_uri, state=request.returning.state,
             code_challenge=request.code_challenge, scopes=asked.scopes, audiences=asked.audiences,
-            browser=known_by(browser), until=self._clock.now() + LOGIN_SECONDS,
+            browser=known_by(browser), until=now + LOGIN_SECONDS,
         )  # fmt: skip
         challenge = b64url(self._sealer.seal(encode_json(login)))
         if len(challenge) > LONGEST_CHALLENGE:
             raise OAuthError("invalid_request", "that is too much to ask for at once")
         return challenge
 
-    def opened(self, challenge: str) -> Login | None:
+    def opened(self, challenge: str, *, now: float) -> Login | None:
         """Return the sign-in of a challenge of ours whose time is not over."""
         if len(challenge) > LONGEST_CHALLENGE:
             return None
@@ -81,7 +80,7 @@ class Logins:
             login = None if content is None else msgspec.json.decode(content, type=Login)
         except (MalformedInput, msgspec.DecodeError):  # Of another version, perhaps: the user begins again.
             return None
-        return login if login is not None and self._clock.now() < login.until else None
+        return login if login is not None and now < login.until else None
 
     async def keep(self, outcome: Outcome) -> str:
         """Keep what the sign-in page said, and return the verifier by which it is found; raises StoreUnavailable."""
@@ -89,12 +88,12 @@ class Logins:
         await self.records.put(verifier, msgspec.to_builtins(outcome), expires_at=outcome.login.until)
         return verifier
 
-    async def outcome(self, verifier: str) -> Outcome | None:
+    async def outcome(self, verifier: str, *, now: float) -> Outcome | None:
         """Return what was said, if it was not used yet and its time is not over; raises StoreUnavailable."""
         if credential_kind(verifier) is not CredentialKind.LOGIN_VERIFIER:
             return None
         outcome = _outcome_of(await self.records.get(verifier))
-        return outcome if outcome is not None and self._clock.now() < outcome.login.until else None
+        return outcome if outcome is not None and now < outcome.login.until else None
 
 
 def _outcome_of(record: dict[str, Any] | None) -> Outcome | None:

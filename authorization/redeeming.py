@@ -13,11 +13,13 @@ from authorization.pkce import is_verifier, verifies
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.positions import Lane
 from serving.authentication import Caller
+from serving.endings import Ending, Endings
 from serving.forms import Form
 from serving.parts import Parts
 from serving.problems import OAuthError, json_answer
 from serving.routing import note
 
+REUSED: Final = "code_reused"
 MOST_ROUNDS: Final = 8
 """So often the lane may move on meanwhile, before the client has to come back later."""
 _NOT_GOOD: Final = "the code is used, expired, revoked, or was not made for this request"
@@ -26,9 +28,10 @@ _NOT_GOOD: Final = "the code is used, expired, revoked, or was not made for this
 class Redeeming:
     """Answers token requests of grant type `authorization_code`."""
 
-    def __init__(self, parts: Parts, codes: Codes, issuing: Issuing, *, token_seconds: float) -> None:
+    def __init__(self, parts: Parts, codes: Codes, issuing: Issuing, endings: Endings, *, token_seconds: float) -> None:
         """Issue by `issuing`, whose access tokens live for `token_seconds` at most."""
-        self._parts, self._codes, self._issuing, self._token_seconds = parts, codes, issuing, token_seconds
+        self._parts, self._codes, self._issuing, self._endings = parts, codes, issuing, endings
+        self._token_seconds = token_seconds
 
     async def answer(self, request: web.Request, form: Form, caller: Caller) -> web.Response:
         """Answer with the tokens of a sign-in.
@@ -47,36 +50,44 @@ class Redeeming:
         if code is None or not _is_bound(code, form, caller):
             raise self._refusal(request, "unknown" if code is None else "not_for_this")
         await self._parts.reach(held.positions)
+        self._parts.require_replica()
         return await self._redeem(request, form, caller, held=held, code=code)
 
     async def _redeem(
         self, request: web.Request, form: Form, caller: Caller, *, held: Held, code: Code
     ) -> web.Response:
         content: dict[str, Any] | None = None
+        ending = self._endings.sealed(Ending(iss=self._parts.issuer, grant_id=code.grant.grant_id, reason=REUSED))
         for _ in range(MOST_ROUNDS):
-            judged_at = self._parts.replica.position(Lane.REVOCATIONS)
-            revoked = self._is_revoked(code.grant)
-            if content is None or revoked:
-                step, ahead = await self._codes.look(held, judged_at=judged_at)
-            else:
-                keep_until = self._ends_at(code.grant, caller)
-                step, ahead = await self._codes.consume(held, judged_at=judged_at, keep_until=keep_until)
+            replica, now = self._parts.replica, self._now()
+            judged_at, revoked = replica.position(Lane.REVOCATIONS), self._is_revoked(code.grant)
+            looks = content is None or revoked
+            step, ahead = await self._codes.consume(
+                held, now=now, judged_at=judged_at, ending=ending,
+                keep_until=None if looks else self._ends_at(code.grant, caller, now),
+            )  # fmt: skip
             if step is Step.CONSUMED and content is not None:
                 return json_answer(content)
+            if step is Step.REUSED:
+                self._parts.log.warning(REUSED, client_id=caller.client_id, grant_id=code.grant.grant_id)
             if step is Step.BEHIND:
                 await self._parts.reach({**held.positions, **ahead})
+                self._parts.require_replica()
             elif step is not Step.GOOD or revoked:
-                raise self._refusal(request, "revoked" if revoked and step is Step.GOOD else step.value)
+                raise self._refusal(request, "revoked" if step is Step.GOOD else step.value)
             else:  # Made before the code is consumed: without a signer nothing is used up.
                 asked = read_narrowed(form, caller.client, code.grant)
                 note(request, token_format=asked.token_format.value)
                 content = await self._issuing.begin(code.grant, asked, caller.client)
         raise FeedUnavailable("the revocations lane moved on all the while")
 
-    def _ends_at(self, grant: Grant, caller: Caller) -> float:
+    def _now(self) -> float:
+        return self._parts.replica.no_earlier(self._parts.clock.now())
+
+    def _ends_at(self, grant: Grant, caller: Caller, now: float) -> float:
         """Return when all that comes of a code now has ended (Unix seconds), for whoever's clock it is."""
         refreshed = REFRESH_TOKEN in caller.client.grant_types
-        ends_at = grant.ends_at if refreshed else self._parts.clock.now() + self._token_seconds
+        ends_at = grant.ends_at if refreshed else now + self._token_seconds
         return ends_at + 2 * self._parts.skew_seconds
 
     def _is_revoked(self, grant: Grant) -> bool:

@@ -56,7 +56,7 @@ class SignInRoutes:
         note(request, client_id=asked.client_id)
         browser = self._cookie.read(request) or new_browser()
         try:
-            challenge = self._logins.challenge(asked, browser=browser)
+            challenge = self._logins.challenge(asked, browser=browser, now=self._now())
         except OAuthError as error:
             raise ClientTold(error.error, error.description, returning=asked.returning) from None
         parted = "&" if "?" in self._signin_url else "?"
@@ -65,7 +65,7 @@ class SignInRoutes:
         return response
 
     async def _finish(self, request: web.Request, verifier: str) -> web.Response:
-        outcome = await self._logins.outcome(verifier)
+        outcome = await self._logins.outcome(verifier, now=self._now())
         if outcome is None:
             raise OAuthError("invalid_request", f"this sign-in is over: {_BEGIN_AGAIN}")
         login = outcome.login
@@ -81,10 +81,13 @@ class SignInRoutes:
                 raise OAuthError("invalid_request", f"this sign-in is over: {_BEGIN_AGAIN}")
             told = ClientTold(outcome.error, returning=login.returning)
             return self._redirect("denied", told.location(self._parts.issuer))
-        code = await self._codes.make(login, outcome.grant, instead_of=names)
+        code = await self._codes.make(login, outcome.grant, now=self._now(), instead_of=names)
         if code is None:
             raise OAuthError("invalid_request", f"this sign-in is over: {_BEGIN_AGAIN}")
         return self._redirect("finished", login.returning.answer(self._parts.issuer, code=code))
+
+    def _now(self) -> float:
+        return self._parts.replica.no_earlier(self._parts.clock.now())
 
     def _require_allowed(self, login: Login) -> None:
         """Refuse to send anybody where the root does not let this client have its users sent any more."""

@@ -61,7 +61,7 @@ _RUNNING_JOBS = (
 _PLACING_TOKENS = "+script|load (+evalsha +hmget +hset +xadd +xtrim ~keyturn:statuslists:*)"
 # A script may be given these keys, and do to each only what is allowed there: the lane's head it reads.
 _SIGNING_IN = (
-    "(+evalsha ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:* ~keyturn:revocations:head) "
+    "(+evalsha ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:* ~keyturn:revocations:head ~keyturn:endings) "
     "(+get +set +del +exists +pexpire ~keyturn:login:* ~keyturn:code:* ~keyturn:used-code:*)"
 )
 _TURNING_FAMILIES = (

@@ -88,7 +88,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     *((f"set {prefix}x y px 1000", {"authorization"}) for prefix in (LOGINS, CODES, USED_PREFIX)),
     (f"pexpire {CODES}x 1000", {"authorization"}),
     (f"evalsha {'0' * 40} 2 {CODES}x {LOGINS}x", {"authorization"}),
-    (f"evalsha {'0' * 40} 3 {CODES}x {USED_PREFIX}x {head_key(Lane.REVOCATIONS)}", {"authorization"}),
+    (f"evalsha {'0' * 40} 4 {CODES}x {USED_PREFIX}x {head_key(Lane.REVOCATIONS)} {ENDINGS_KEY}", {"authorization"}),
     (f"evalsha {'0' * 40} 2 {CODES}x {head_key(Lane.KEYS)}", NOBODY),
     *((f"persist {prefix}x", NOBODY) for prefix in (LOGINS, CODES, USED_PREFIX)),
     # Families of refresh tokens: who issues tokens turns them, and writes down which grants revocation has to end.

@@ -10,12 +10,14 @@ from redis.asyncio import Redis
 
 from authorization.codes import PREFIX, USED_PREFIX
 from keyturn.contract.selectors import SelectorKind
+from serving.endings import Ending, Endings
 from tests.authorization.conftest import signer_of, stage_on
 from tests.authorization.door import APP, BACK, WEB, Door, door_on
 from tests.authorization.signer import FakeSigner
 from tests.building import CLIENT, SECRETS, FickleRedis, Standing, basic
 from tests.clocks import LeapingClock
 from tests.slowing import slow_client
+from tests.world import policy
 
 ROUNDS = int(os.environ.get("KEYTURN_TEST_ROUNDS", "3"))
 UNUSABLE = "kt_ac_" + "A" * 48
@@ -76,6 +78,56 @@ async def test_a_used_code_is_remembered_as_used(door: Door, store: FickleRedis)
     [mark] = await store.keys(f"{USED_PREFIX}*")
     assert await store.pttl(mark) > await store.pttl(name) > 29 * 86_400_000
     assert code.encode() not in name + (await store.get(name) or b"")
+
+
+async def test_a_code_that_comes_again_ends_what_came_of_it(door: Door, stage: Standing) -> None:
+    """RFC 6749, 4.1.2, and checklist, token endpoint (1): a later replay revokes what the first got; said once."""
+    code = await door.code()
+    _, content = await door.redeem(code)
+    claims = stage.member.verifier.judge(content["access_token"].encode(), policy()).claims
+    endings = Endings(stage.redis, stage.record_keys)
+    for changes in ({"code_verifier": "a" * 43}, {"redirect_uri": BACK[WEB]}, {"client_id": "nobody"}):
+        assert (await door.redeem(code, **changes))[0] in (400, 401)  # Who has not all of it can end nothing.
+    assert await endings.read(wait_seconds=0.001) == []
+    for _ in range(3):
+        assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+    [written] = await endings.read(wait_seconds=0.001)
+    assert written.ending == Ending(iss=stage.world.issuer, grant_id=claims["grant_id"], reason="code_reused")
+
+
+async def test_a_replay_ends_it_long_after_the_codes_minute_too(
+    door: Door, stage: Standing, clock: LeapingClock
+) -> None:
+    """A thief may come late: what he comes with was good for a minute, what came of it is good for weeks."""
+    code = await door.code()
+    assert (await door.redeem(code))[0] == 200
+    clock.ahead_seconds = 600
+    assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+    assert len(await Endings(stage.redis, stage.record_keys).read(wait_seconds=0.001)) == 1
+
+
+async def test_where_too_many_endings_wait_a_replay_is_told_to_come_back(
+    door: Door, stage: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has to end must be written down before anybody is told no: else nobody would ever end it."""
+    code = await door.code()
+    assert (await door.redeem(code))[0] == 200
+    monkeypatch.setattr("authorization.codes.MOST_ENDINGS", 0)
+    assert (await door.redeem(code))[0] == 503
+    monkeypatch.undo()
+    assert (await door.redeem(code))[0] == 400
+    assert len(await Endings(stage.redis, stage.record_keys).read(wait_seconds=0.001)) == 1
+
+
+async def test_the_first_answer_has_a_refresh_token_for_who_may_use_one(door: Door) -> None:
+    """RFC 6749, 4.1.4: it turns as any, and its grant is the sign-in."""
+    _, content = await door.redeem(await door.code())
+    form = {"grant_type": "refresh_token", "client_id": APP, "refresh_token": content["refresh_token"]}
+    async with door.http.post("/token", data=form) as answer:
+        assert answer.status == 200
+        told = await answer.json()
+    assert told["refresh_token"] != content["refresh_token"]
+    assert told["scope"] == "read write"
 
 
 async def test_a_code_is_good_for_a_minute(door: Door, clock: LeapingClock, store: FickleRedis) -> None:
