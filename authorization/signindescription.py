@@ -2,13 +2,13 @@
 
 from typing import Final
 
+from authorization.asking import LONGEST_SCOPE, LONGEST_TARGET
 from authorization.authorizing import LONGEST_STATE
 from authorization.logins import LONGEST_CHALLENGE
 from keyturn.contract.redirects import LONGEST_REDIRECT
 from keyturn.contract.selectors import LONGEST_VALUE
 from serving.authentication import LONGEST_CLIENT_ID
 from serving.forms import FORM_TYPE, JSON_TYPE
-from serving.forms import LONGEST_VALUE as LONGEST_PARAMETER
 from serving.openapi import (
     EVERYBODY,
     OTHER_FIELDS,
@@ -24,15 +24,15 @@ from serving.openapi import (
 )
 
 _FIELDS: Final[dict[str, tuple[Schema, str]]] = {
-    "response_type": (text(LONGEST_PARAMETER), "`code`"),
+    "response_type": (text(64), "`code`"),
     "client_id": (text(LONGEST_CLIENT_ID), "The client"),
     "redirect_uri": (text(LONGEST_REDIRECT), "Where the user goes back to: exactly as the root vouches for it"),
-    "code_challenge": (text(LONGEST_PARAMETER), "RFC 7636: 43 characters"),
-    "code_challenge_method": (text(LONGEST_PARAMETER), "`S256`"),
-    "state": (text(LONGEST_PARAMETER), f"Comes back with the answer; up to {LONGEST_STATE} characters"),
-    "scope": (text(LONGEST_PARAMETER), "RFC 6749, 3.3"),
-    "resource": (text(LONGEST_PARAMETER), "RFC 8707; may stand several times"),
-    "audience": (text(LONGEST_PARAMETER), "Likewise, for an audience that is no URI"),
+    "code_challenge": (text(128), "RFC 7636: 43 characters"),
+    "code_challenge_method": (text(64), "`S256`"),
+    "state": (text(LONGEST_STATE), "Comes back with the answer"),
+    "scope": (text(LONGEST_SCOPE), "RFC 6749, 3.3"),
+    "resource": (text(LONGEST_TARGET), "RFC 8707; may stand several times"),
+    "audience": (text(LONGEST_TARGET), "Likewise, for an audience that is no URI"),
     "login_verifier": (
         text(64),
         "In place of all others: what the sign-in page was told to send the browser here with",

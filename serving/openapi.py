@@ -51,6 +51,7 @@ _BY_HTTP: Final[Mapping[str, str]] = {
     "431": "A header field is too large, or there are too many",
     "503": "Nothing can be said now, which means neither yes nor no; try again after Retry-After",
 }
+_BEFORE_ROUTES: Final = "431"  # Answered before it is known which route was meant.
 _OF_BODIES: Final = frozenset({"413", "415"})
 _BY_SECURITY: Final[Mapping[str, Mapping[str, str]]] = {
     "client": {"401": "invalid_client: no such client, or not proved to be it"},
@@ -131,7 +132,7 @@ def _told(status: str, one: Mapping[str, Any], style: Style) -> dict[str, Any]:
     """Add the body of an error, as the route speaks of them, and the headers that always come with it."""
     if status < "400":
         return dict(one)
-    kind, name = _ERRORS[style]
+    kind, name = _ERRORS[Style.PROBLEM if status == _BEFORE_ROUTES else style]
     shared: dict[str, Any] = {"content": {kind: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
     headers = dict(one.get("headers", {}))
     if status == "503":

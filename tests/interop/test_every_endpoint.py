@@ -21,12 +21,15 @@ from tests.interop.system import ROOT, System, running_system
 
 UNBOUNDED = frozenset({"/revocations/bulk"})  # A stream of lines, each within a limit.
 MOST_EXAMPLES = os.environ.get("KEYTURN_TEST_EXAMPLES", "2")
-TESTED = "^/(introspect|revo|statuslists|streams|events|backchannel-logout|healthz|readyz|metrics|openapi)"
+TESTED = (
+    "^/(authorize|logins|introspect|revo|statuslists|streams|events|backchannel-logout|"
+    "healthz|readyz|metrics|openapi)"
+)
 CONFIG = """
 hooks = "tests.interop.schemathesis_hooks"
 
 [checks.negative_data_rejection]
-expected-statuses = [400, 401, 403, 404, 405, 406, 413, 415]
+expected-statuses = [400, 401, 403, 404, 405, 406, 413, 415, 431]
 
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "422", "5xx"]
@@ -37,6 +40,13 @@ include-path = ["/events", "/backchannel-logout"]
 
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["400"]
+
+# Nor which clients there are, and where each has its users sent back to.
+[[operations]]
+include-path = ["/authorize"]
+
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["303", "400", "431"]
 
 [auth.openapi.resourceServer]
 username = "${KEYTURN_RESOURCE_ID}"
@@ -56,6 +66,17 @@ extract_selector = "/access_token"
 grant_type = "client_credentials"
 client_id = "${KEYTURN_ADMIN_ID}"
 client_secret = "${KEYTURN_ADMIN_SECRET}"
+
+[auth.dynamic.openapi.signInPage]
+path = "/token"
+method = "post"
+payload_content_type = "application/x-www-form-urlencoded"
+extract_selector = "/access_token"
+
+[auth.dynamic.openapi.signInPage.payload]
+grant_type = "client_credentials"
+client_id = "${KEYTURN_SIGNIN_ID}"
+client_secret = "${KEYTURN_SIGNIN_SECRET}"
 """
 
 
@@ -68,7 +89,7 @@ class Operation(NamedTuple):
 
     @property
     def is_tested(self) -> bool:
-        """Say whether it is introspection's, revocation's or each service's."""
+        """Say whether it is introspection's, revocation's, each service's, or users sign in by it."""
         return re.match(TESTED, self.path) is not None
 
 
@@ -145,7 +166,10 @@ async def test_each_route_refuses_other_methods_types_and_sizes(
     operations: list[Operation], own_system: System, client: httpx2.Client
 ) -> None:
     """Checklist, every endpoint: 405 with Allow, 415, 413, 431; and no answer may be kept by a cache."""
-    bearer = {"operator": f"Bearer {await own_system.new_token('ADMIN')}"}
+    bearer = {
+        scheme: f"Bearer {await own_system.new_token(role)}"
+        for scheme, role in (("operator", "ADMIN"), ("signInPage", "SIGNIN"))
+    }
     for role, scheme in (("CLIENT", "client"), ("RESOURCE", "resourceServer")):
         identity = ":".join(own_system.credentials(role))
         bearer[scheme] = f"Basic {b64encode(identity.encode()).decode()}"
@@ -182,7 +206,7 @@ async def test_nothing_of_a_secret_is_logged_counted_or_answered(
             for content in marked_contents(mark):
                 client.request(one.method, f"{path}?access_token={mark}&wait={mark}", headers=headers, **content)
     secrets = [mark, b64encode(f"{mark}:{mark}".encode()).decode()]
-    for role in ("CLIENT", "RESOURCE", "ADMIN"):
+    for role in ("CLIENT", "RESOURCE", "ADMIN", "SIGNIN"):
         secrets.append(own_system.credentials(role)[1])
     for form in ("jwt", "opaque"):
         asked = {"grant_type": "client_credentials", "token_format": form}
