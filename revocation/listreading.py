@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import ClientPayloadError, StreamReader, web
 
-from keyturn.contract.encoding import decode_object, encode_json
+from keyturn.contract.encoding import encode_json
 from keyturn.contract.errors import InvalidSelector, MalformedInput
 from keyturn.contract.selectors import Entry
 from revocation.description import MOST_LINES
@@ -159,7 +159,7 @@ class ListReading:
             raise MalformedInput(f"a list has at most {MOST_LINES} lines")
         if line.raw is None:
             raise MalformedInput(f"longer than {LARGEST_LINE_BYTES} bytes")
-        return self._reader.entry(decode_object(line.raw), before=self._terms.before)
+        return self._reader.line(line.raw, before=self._terms.before)
 
     async def _take_bad(self, line: Line, reason: str) -> None:
         told = {"line": line.number, "reason": reason}

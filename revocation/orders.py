@@ -5,9 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
-import msgspec
-
-from keyturn.contract.encoding import digest, encode_json, unb64url
+from keyturn.contract.encoding import digest, encode_json
 from keyturn.contract.errors import TrustError
 from keyturn.contract.events import open_event
 from keyturn.contract.positions import Lane
@@ -83,13 +81,13 @@ class OrderBook:
         if (epoch, newest) == self._seen:
             return
         after = seen if epoch == seen_epoch else 0
-        events = self._replica.tails[_LANE].after(after) if newest > after else []
+        ids = self._replica.tails[_LANE].ids_after(after) if newest > after else []
         self._seen = epoch, newest
-        if events is None:
+        if ids is None:
             self._jumped = True
             return
-        for sequence, compact in enumerate(events, start=after + 1):
-            self.note(_id_of(compact), (epoch, sequence))
+        for sequence, event_id in enumerate(ids, start=after + 1):
+            self.note(event_id, (epoch, sequence))
 
     async def read(self) -> None:
         """Ask the store for what our replica did not see pass, if there is any; raises FeedUnavailable."""
@@ -125,15 +123,3 @@ class OrderBook:
         if held[0] != mark.body:
             raise KeyReused("this Idempotency-Key came with another body before; a new order wants a new key")
         return held[1]
-
-
-class _Id(msgspec.Struct, frozen=True):
-    id: str
-
-
-_IDS = msgspec.json.Decoder(_Id)
-
-
-def _id_of(compact: bytes) -> str:
-    """Return the id of an event that our replica has checked."""
-    return _IDS.decode(unb64url(compact.split(b".")[1])).id

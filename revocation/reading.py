@@ -1,10 +1,14 @@
 """What an operator asks to revoke: read from JSON, refused by name, and kept for as long as it can matter."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+import msgspec
+
+from keyturn.contract.encoding import decode_object
 from keyturn.contract.errors import InvalidSelector, MalformedInput
-from keyturn.contract.selectors import Entry, Selector, parse_selector
+from keyturn.contract.selectors import LONGEST_VALUE, Entry, Selector, SelectorKind, parse_selector
 from revocation.description import LONGEST_REASON
 from revocation.keeping import Keeping
 from serving.parts import Parts
@@ -17,6 +21,14 @@ class Asked(NamedTuple):
 
     entry: Entry
     dry_run: bool
+
+
+class _OneToken(msgspec.Struct, forbid_unknown_fields=True):
+    jti: str
+
+
+_ONE_TOKEN = msgspec.json.Decoder(_OneToken)
+_QUOTES = 4  # Of one member that is a string.
 
 
 class OrderReader:
@@ -39,6 +51,18 @@ class OrderReader:
             raise MalformedInput("dry_run is true or false")
         return Asked(self.entry(members, before=self._parts.clock.now(), reason=reason), dry_run)
 
+    def line(self, raw: bytes, *, before: float) -> Entry:
+        """Read a selector as a line of a list has it; raises MalformedInput or InvalidSelector."""
+        # Nearly every line of a long list names one of our tokens and says no more. Four quotes and no escape: there is
+        # no second member, and so none that stands twice.
+        if raw.count(b'"') == _QUOTES and b"\\" not in raw:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                jti = _ONE_TOKEN.decode(raw).jti
+                if 0 < len(jti) <= LONGEST_VALUE:
+                    selector = Selector(iss=self._parts.issuer, kind=SelectorKind.JTI, value=jti)
+                    return self._kept(selector, self._parts.clock.now(), "")
+        return self.entry(decode_object(raw), before=before)
+
     def entry(self, members: Mapping[str, Any], *, before: float, reason: str = "") -> Entry:
         """Read a selector; `before` is the moment of a cutoff that names none. Raises InvalidSelector."""
         parts, now = self._parts, self._parts.clock.now()
@@ -47,8 +71,13 @@ class OrderReader:
         )
         if selector.iss != parts.issuer:
             return Entry(selector=selector, until=self._keeping.of_foreign(selector, now), reason=reason)
-        if parts.replica.keys is not self._keys:
-            self._keys, self._longest = parts.replica.keys, self._keeping.longest(parts.replica.keys)
+        return self._kept(selector, now, reason)
+
+    def _kept(self, selector: Selector, now: float, reason: str) -> Entry:
+        """Return a selector of our own tokens with the moment until which it is kept."""
+        keys = self._parts.replica.keys
+        if keys is not self._keys:
+            self._keys, self._longest = keys, self._keeping.longest(keys)
         until = self._keeping.after(now + self._keeping.reaches(selector.kind, self._longest))
         return Entry(selector=selector, until=until, reason=reason)
 

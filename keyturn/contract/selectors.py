@@ -32,7 +32,8 @@ _NAMING = {kind.value: kind for kind in SelectorKind if kind is not SelectorKind
 _EXACT = frozenset({SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION})
 
 
-class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+# Neither of these two can be part of a cycle, and they come by the thousand: the garbage collector need not know them.
+class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One revocation: a token, grant or session for good, or all grants of a party before a moment."""
 
     iss: str
@@ -41,7 +42,7 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     before: float | None = None  # Unix seconds; only for subject, client, audience and all.
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A selector as the feed carries it, with the moment after which nothing that it names can still be valid."""
 
     selector: Selector

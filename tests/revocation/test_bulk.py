@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 from aiohttp import ClientPayloadError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyturn import entropy
-from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.encoding import decode_object
+from keyturn.contract.errors import FeedUnavailable, InvalidSelector, MalformedInput
 from keyturn.contract.positions import Lane
+from keyturn.contract.selectors import Selector
 from revocation import bulk, listreading
 from revocation.lists import LARGEST_LINE_BYTES, Line, Lines
 from revocation.reading import OrderReader
@@ -233,15 +236,15 @@ async def test_a_fault_of_ours_midway_is_a_last_line_and_no_end_of_the_answer(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RFC 9112, 8: 200 was said already; neither who reads lines nor who reads bytes may take this for success."""
-    entry = OrderReader.entry
+    line = OrderReader.line
 
-    def failing(self: OrderReader, members: Any, **named: Any) -> Any:
-        if members["jti"] == "t-600":
+    def failing(self: OrderReader, raw: bytes, **named: Any) -> Any:
+        if b'"t-600"' in raw:
             raise RuntimeError("kt_cs_not_for_your_eyes")
-        return entry(self, members, **named)
+        return line(self, raw, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrderReader, "entry", failing)
+        patch.setattr(OrderReader, "line", failing)
         told = await torn(office, jtis(1_200))
     last = told[-1]
     assert (last["status"], last["error"]["code"]) == ("stopped", "server_error")
@@ -362,3 +365,49 @@ async def test_two_thousand_revocations_at_once_become_few_events(office: Office
     assert office.position[1] == len(sequences(office, answers)) <= 60
     assert all(revoked(office, *(f"t-{number}" for number in range(2_000))))
     assert office.stage.parts.replica.place(Lane.REVOCATIONS) == office.position
+
+
+NAMES = st.sampled_from([b'"jti"'] * 6 + [b'"sid"', b'"iss"', b'"\\u006ati"', b'"nonsense"', b" jti", b'"'])
+VALUES = st.sampled_from(
+    [
+        b'"t-1"',
+        b'"t-2"',
+        b'"t-3"',
+        b'"\\u0061"',
+        b'""',
+        b'":"',
+        b'"\xff"',
+        b'"' + b"x" * 513 + b'"',
+        b"1",
+        b'["a"]',
+        b"{}",
+    ]
+)
+LINES = st.builds(
+    lambda members, begin, end: begin + b",".join(b":".join(member) for member in members) + end,
+    st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=2), st.sampled_from([b"{"] * 6 + [b" {", b"[", b"{{"]),
+    st.sampled_from([b"}"] * 6 + [b"} ", b"}}", b"", b"}\x00"]),
+)  # fmt: skip
+
+
+async def test_a_line_that_is_read_the_short_way_says_what_it_says_the_long_way(office: Office) -> None:
+    """RFC 8725, 2.7 and RFC 8259, 4: no spelling of a line may slip past the strict reading of its JSON."""
+    reader, reached = office.service._bulk_routes._reader, Counter[str]()
+
+    @settings(max_examples=1500, deadline=None)
+    def read(raw: bytes, *, long: bool) -> Selector | str:
+        try:
+            entry = reader.entry(decode_object(raw), before=1.0) if long else reader.line(raw, before=1.0)
+        except (MalformedInput, InvalidSelector) as error:
+            return str(error)
+        return entry.selector
+
+    @settings(max_examples=250, deadline=None)
+    @given(LINES)
+    def check(raw: bytes) -> None:
+        told = read(raw, long=False)
+        assert told == read(raw, long=True)
+        reached["good" if isinstance(told, Selector) else "bad"] += 1
+
+    check()
+    assert min(reached["good"], reached["bad"]) > 20, reached

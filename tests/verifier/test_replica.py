@@ -27,6 +27,31 @@ def test_an_event_that_extends_the_chain_is_applied_once(bench: Bench) -> None:
     assert bench.replica.generation == generation
 
 
+def test_what_was_signed_here_is_taken_as_it_is_and_nothing_else(bench: Bench) -> None:
+    """RFC 8725, 3.3: a publisher that knows its own event by its bytes must not believe others that resemble it."""
+    stranger = bench.signed(REVOCATIONS, [bench.world.entry(SelectorKind.JTI, "x")], by=new_statement_key())
+    event = bench.revocation()
+    bench.replica.vouch(event)
+    for forged in (event.compact[:-2] + b"AA", event.compact[:-1], stranger.compact):
+        with pytest.raises(ForgedSignature):
+            bench.admit(REVOCATIONS, forged)
+    with pytest.raises(TrustError):
+        bench.admit(KEYS, event.compact)
+    assert bench.admit(REVOCATIONS, event.compact) is Admission.APPLIED
+    assert bench.revoked()
+
+
+def test_what_was_signed_here_is_refused_once_the_root_has_taken_the_role(bench: Bench) -> None:
+    """A stolen role key may have signed at this very machine: from the newer document on only its word counts."""
+    event = bench.revocation()
+    bench.replica.vouch(event)
+    roles = {lane.value: (bench.world.roles[KEYS].public,) for lane in Lane}
+    assert bench.replica.adopt_trust(bench.world.trust(version=2, roles=roles))
+    with pytest.raises(ForgedSignature):
+        bench.admit(REVOCATIONS, event.compact)
+    assert not bench.revoked()
+
+
 @pytest.mark.parametrize("lane", Lane)
 def test_what_the_lanes_role_did_not_sign_is_refused(bench: Bench, lane: Lane) -> None:
     """A stranger's key, the root's, the other lane's, and a good event with one byte changed."""
