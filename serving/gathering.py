@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from serving.problems import Busy
 
@@ -62,9 +62,16 @@ class Gathering(Generic[Asked, Answer]):
             # The task starts in the loop's next turn: whoever asks in this one comes along.
             flight = asyncio.create_task(self._fly())
             self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            flight.add_done_callback(self._flights.discard)  # One that was cancelled before its first step, too.
 
     async def _fly(self) -> None:
+        try:
+            await self._answer_all()
+        finally:
+            # In the same step in which it found that nobody waits: whoever comes after that needs another one.
+            self._flights.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _answer_all(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[: self._most_together], self._waiting[self._most_together :]
             wanted = [(one, waiter) for one, waiter in batch if not waiter.done()]

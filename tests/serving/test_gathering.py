@@ -37,6 +37,19 @@ async def test_one_question_alone_does_not_linger() -> None:
     assert oracle.batches == [[4]]
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_who_asks_as_the_last_flight_ends_is_answered(at_once: int) -> None:
+    """Between a flight's last step and the moment when the loop calls it done somebody may ask: nobody else would."""
+    oracle = Oracle()
+    gathering = Gathering(oracle.ask_all, most_together=1, at_once=at_once)
+
+    async def ask_twice() -> tuple[int, int]:
+        return await gathering.ask(1), await gathering.ask(2)
+
+    answers = await asyncio.wait_for(asyncio.gather(*(ask_twice() for _ in range(at_once))), 5)
+    assert answers == [(2, 4)] * at_once
+
+
 async def test_what_comes_while_others_fly_goes_together_and_in_order() -> None:
     """Under load batches grow by themselves, up to their limit, at most `at_once` under way."""
     oracle = Oracle()
