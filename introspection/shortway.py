@@ -31,7 +31,8 @@ ANSWER_SECONDS: Final = 2.0
 
 _MOST_TOGETHER = 1024
 _HINT = rb"token_type_hint=[a-z_]{1,32}"
-_QUESTION = re.compile(rb"(?:%b&)?token=(kt_at_[A-Za-z0-9_-]{48})(?:&%b)?" % (_HINT, _HINT))
+_TOKEN = rb"kt_at_[A-Za-z0-9_-]{48}"
+_QUESTION = re.compile(rb"token=(%b)(?:&%b)?|%b&token=(%b)" % (_TOKEN, _HINT, _HINT, _TOKEN))
 
 
 class _Asker:
@@ -104,7 +105,8 @@ class ShortAnswers:
         question = _QUESTION.fullmatch(body)
         if question is None or self._parts.replica.trust is not asker.trust:
             return False
-        one = self._judge.recall(question[1].decode("ascii"), asker.audiences)
+        token = question[question.lastindex or 0]
+        one = self._judge.recall(token.decode("ascii"), asker.audiences)
         if one is None:
             return False
         asked = _Question(asker, one, reply, self._parts.clock.boottime())

@@ -164,7 +164,9 @@ class _Connection(RequestHandler):
                 self.transport.pause_reading()
             return
         alone = self._given == self._answered
-        if self.way is not None and alone and not self._closes and self.way.ask(data, self._replied):
+        # Who does not read what was written before takes the long way, which waits for that.
+        free = self.way is not None and alone and not self._closes and not self.writing_paused
+        if self.way is not None and free and self.way.ask(data, self._replied):
             self._asked = data
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         else:

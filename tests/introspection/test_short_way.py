@@ -226,6 +226,19 @@ async def test_a_body_that_asks_more_goes_the_long_way(wire: Wire, stage: Standi
     assert (await wire.ask("", body=b"t%6Fken=" + token[:-2]))[2] == INACTIVE
 
 
+async def test_a_parameter_that_stands_twice_is_refused_on_a_connection_that_knows_its_head(
+    wire: Wire, stage: Standing, short: list[bool]
+) -> None:
+    """RFC 6749, 3.2, and checklist, introspection (7): 400 on each way, also where the length is the same."""
+    token = (await stage.put_opaque()).encode()
+    once, hint = b"token=" + token + b"&token_type_hint=aaaaaaaaaaaaaaaaaaa", b"token_type_hint=a"
+    twice = hint + b"&token=" + token + b"&" + hint
+    assert len(once) == len(twice)
+    assert ACTIVE in (await wire.ask("", body=once))[2]
+    assert (await wire.ask("", body=twice))[0] == 400
+    assert short == [False, False]
+
+
 async def test_a_short_way_on_which_no_answer_comes_becomes_the_long_one(
     wire: Wire, stage: Standing, short: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

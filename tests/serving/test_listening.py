@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import stat
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,7 @@ class Slow:
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n."
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+MANY = 60
 
 
 @pytest.mark.parametrize(("reply", "told"), [(ANSWER, ANSWER), (None, b"long way")])
@@ -161,3 +163,38 @@ async def test_a_short_way_without_an_answer_does_not_hold_the_end(monkeypatch: 
         assert await reader.read() == b""
         slow.replies[0](ANSWER)  # Nobody is there any more.
         writer.close()
+
+
+async def test_who_reads_no_answer_is_sent_no_more_of_them() -> None:
+    """Answers to a client that asks and never reads must not pile up here: the long way waits until it reads."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + b"." * 1_048_576
+    told = 0
+
+    def at_once(_body: bytes, reply: Reply) -> bool:
+        nonlocal told
+        told += 1
+        asyncio.get_running_loop().call_soon(reply, answer)
+        return True
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal told
+        told += 1
+        offer(request, at_once)
+        return web.Response(text="long way")
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with asyncio.timeout(20), listening(app, "127.0.0.1:0") as address:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        try:
+            for number in range(1, MANY):
+                writer.write(REQUEST)
+                with suppress(AssertionError):
+                    await eventually(partial(lambda wanted: told >= wanted, number), within_seconds=0.5)
+                if told < number:
+                    break
+            assert 2 < told < MANY - 1
+            assert not reader.at_eof()
+        finally:
+            writer.transport.abort()
