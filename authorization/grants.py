@@ -21,12 +21,23 @@ class Grant:
     audiences: tuple[str, ...]
     ends_at: float
     """Unix seconds: no token of this grant is good for longer."""
+    auth_time: int | None = None
+    """Unix seconds: when the user proved who they are, which may be long before (RFC 9068, 2.2.1); None if unknown."""
 
     def claims(self, issuer: str) -> dict[str, Any]:
         """Return what the claims of every token of this grant begin with, and what revocations could call it by."""
-        return party_claims(
-            issuer, subject=self.subject, client_id=self.client_id, audiences=self.audiences, scopes=self.scopes
-        ) | grant_claims(self.grant_id, self.sid)
+        return (
+            party_claims(
+                issuer, subject=self.subject, client_id=self.client_id, audiences=self.audiences, scopes=self.scopes
+            )
+            | self.own_claims()
+        )
+
+    def own_claims(self) -> dict[str, Any]:
+        """Return the claims by which a token names this grant, and the user's session if it is known."""
+        session: dict[str, Any] = {"sid": self.sid} if self.sid else {}
+        proved = {} if self.auth_time is None else {"auth_time": self.auth_time}
+        return {"grant_id": self.grant_id, **session, **proved}
 
     @classmethod
     def of(cls, claims: Mapping[str, Any], *, ends_at: float) -> Self:
@@ -34,7 +45,7 @@ class Grant:
         return cls(
             grant_id=claims["grant_id"], sid=claims.get("sid", ""), subject=claims["sub"],
             client_id=claims["client_id"], scopes=tuple(claims.get("scope", "").split()),
-            audiences=audiences(claims), ends_at=ends_at,
+            audiences=audiences(claims), ends_at=ends_at, auth_time=claims.get("auth_time"),
         )  # fmt: skip
 
 
@@ -51,8 +62,3 @@ def party_claims(
     if scopes:
         claims["scope"] = " ".join(scopes)
     return claims
-
-
-def grant_claims(grant_id: str, sid: str) -> dict[str, Any]:
-    """Return the claims by which a token names its grant, and the session if there is one."""
-    return {"grant_id": grant_id, "sid": sid} if sid else {"grant_id": grant_id}

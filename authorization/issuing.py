@@ -35,11 +35,14 @@ class Issuing:
         self._parts, self._minter, self._families, self._lives = parts, minter, families, lives
         self._issued = parts.metrics.counter("keyturn_tokens_issued", "Access tokens issued.", labels=("format",))
 
-    def new_grant(self, asked: Asked, *, subject: str, client_id: str, sid: str = "") -> Grant:
+    def new_grant(
+        self, asked: Asked, *, subject: str, client_id: str, sid: str = "", auth_time: int | None = None
+    ) -> Grant:
         """Return a grant that a user makes to a client at this moment."""
         return self._minter.new_grant(
-            asked, subject=subject, client_id=client_id, lasting_seconds=self._lives.grant_seconds, sid=sid
-        )
+            asked, subject=subject, client_id=client_id, lasting_seconds=self._lives.grant_seconds, sid=sid,
+            auth_time=auth_time,
+        )  # fmt: skip
 
     async def begin(self, grant: Grant, asked: Asked, client: Client) -> dict[str, Any]:
         """Return the first token answer of a grant, with a refresh token if the client may use one.

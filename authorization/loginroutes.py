@@ -64,13 +64,21 @@ class LoginRoutes:
         return json_answer({"redirect_to": f"{self._parts.issuer}{AUTHORIZE_PATH}?{query}"})
 
     def _grant(self, login: Login, members: Mapping[str, Any]) -> Grant:
+        if unknown := members.keys() - {"sub", "sid", "auth_time"}:
+            raise MalformedInput(f"unknown member {min(unknown)!r}; the body has sub, sid and auth_time, or error")
         subject, sid = _name(members, "sub"), _name(members, "sid") if "sid" in members else ""
-        if unknown := members.keys() - {"sub", "sid"}:
-            raise MalformedInput(f"unknown member {min(unknown)!r}; the body has sub and sid, or error")
+        auth_time = self._moment(members["auth_time"]) if "auth_time" in members else None
         if subject in self._parts.replica.trust.document.clients:
             raise MalformedInput("sub is a client's id: that client's own tokens could not be told from the user's")
         asked = Asked(scopes=login.scopes, audiences=login.audiences, token_format=TokenFormat.JWT)
-        return self._issuing.new_grant(asked, subject=subject, client_id=login.client_id, sid=sid)
+        return self._issuing.new_grant(asked, subject=subject, client_id=login.client_id, sid=sid, auth_time=auth_time)
+
+    def _moment(self, value: object) -> int:
+        """Return when the user proved who they are, in whole seconds; raises MalformedInput for what is to come."""
+        latest = self._parts.clock.now() + self._parts.skew_seconds
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= latest:
+            raise MalformedInput("auth_time is a moment that has been, in Unix seconds")
+        return int(value)
 
     async def _asked_about(self, request: web.Request) -> Login:
         page = await require_scope(request, self._records, self._parts, scope=LOGIN_SCOPE)

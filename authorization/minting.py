@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from authorization.asking import Asked
-from authorization.grants import Grant, grant_claims, party_claims
+from authorization.grants import Grant, party_claims
 from authorization.placing import Placer
 from keyturn import entropy
 from keyturn.clock import Clock
@@ -44,7 +44,16 @@ class Minter:
         self._replica, self._signer, self._records, self._clock = replica, signer, records, clock
         self._seconds, self._placer = token_seconds, placer
 
-    def new_grant(self, asked: Asked, *, subject: str, client_id: str, lasting_seconds: float, sid: str = "") -> Grant:
+    def new_grant(
+        self,
+        asked: Asked,
+        *,
+        subject: str,
+        client_id: str,
+        lasting_seconds: float,
+        sid: str = "",
+        auth_time: int | None = None,
+    ) -> Grant:
         """Return a grant of what is asked that begins now, stamped after every cutoff that we know for it."""
         now = self._clock.now()
         parties = party_claims(
@@ -53,7 +62,7 @@ class Minter:
         grant_id = new_grant_id(now=now, cutoff=self._replica.latest_cutoff(parties))
         return Grant(
             grant_id=grant_id, sid=sid, subject=subject, client_id=client_id, scopes=asked.scopes,
-            audiences=asked.audiences, ends_at=now + lasting_seconds,
+            audiences=asked.audiences, ends_at=now + lasting_seconds, auth_time=auth_time,
         )  # fmt: skip
 
     async def mint(self, asked: Asked, grant: Grant) -> Minted:
@@ -97,7 +106,7 @@ class Minter:
             scopes=asked.scopes,
         )  # fmt: skip
         times = {"nbf": int(now), "exp": min(int(now) + int(self._seconds), int(grant.ends_at))}
-        return {**parties, **times, "jti": entropy.uuid7(now), **grant_claims(grant.grant_id, grant.sid)}
+        return {**parties, **times, "jti": entropy.uuid7(now), **grant.own_claims()}
 
 
 def new_grant_id(*, now: float, cutoff: float) -> str:

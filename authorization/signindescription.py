@@ -98,7 +98,18 @@ ANSWER_LOGIN: Final[Schema] = {
         JSON_TYPE,
         {
             "oneOf": [
-                record({"sub": _NAMED, "sid": {**_NAMED, "description": "The session at the page"}}, optional=["sid"]),
+                record(
+                    {
+                        "sub": _NAMED,
+                        "sid": {**_NAMED, "description": "The session at the page"},
+                        "auth_time": {
+                            "type": "number",
+                            "exclusiveMinimum": 0,
+                            "description": "Unix seconds; in the past",
+                        },
+                    },
+                    optional=["sid", "auth_time"],
+                ),
                 record({"error": {"const": "access_denied"}}),
             ]
         },

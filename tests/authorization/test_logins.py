@@ -74,7 +74,8 @@ async def test_whoever_does_not_sign_in_is_told_to_the_client_once(door: Door) -
     [
         {}, {"sub": ""}, {"sub": 1}, {"sub": None}, {"sub": "a" * 513}, {"sub": "a\nb"}, {"sub": "alice", "scope": "x"},
         {"sub": "alice", "sid": ""}, {"sub": "alice", "sid": 1}, {"error": "server_error"}, {"error": None},
-        {"sub": "alice", "error": "access_denied"}, {"sid": "s"}, {"sub": "\ud800"},
+        {"sub": "alice", "error": "access_denied"}, {"sid": "s"}, {"sub": "\ud800"}, {"sub": "alice", "auth_time": 0},
+        {"sub": "alice", "auth_time": True}, {"sub": "alice", "auth_time": "1"}, {"sub": "alice", "auth_time": 4e9},
     ],
 )  # fmt: skip
 async def test_what_the_page_says_is_held_to_what_it_may_say(door: Door, said: dict[str, Any]) -> None:

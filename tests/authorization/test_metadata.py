@@ -56,7 +56,23 @@ async def test_the_algorithm_of_signed_answers_is_told_while_they_can_be_signed(
 def test_no_member_of_the_metadata_is_empty() -> None:
     """RFC 8414, 3.2: a member with zero elements is left out."""
     assert all(metadata("https://issuer.example").values())
-    assert all(metadata("https://issuer.example", status_lists=True, signs_answers="ES256").values())
+    assert all(metadata("https://issuer.example", status_lists=True, signs_answers="ES256", signs_in=True).values())
+
+
+def test_how_users_sign_in_is_told_where_they_can() -> None:
+    """RFC 8414, 2; RFC 7636, 5; RFC 9207, 3: PKCE by S256 alone, `iss` in answers, and clients that prove nothing."""
+    told = metadata("https://issuer.example/tenant", signs_in=True)
+    plain = metadata("https://issuer.example/tenant")
+    assert told["authorization_endpoint"] == "https://issuer.example/tenant/authorize"
+    assert (told["response_types_supported"], told["response_modes_supported"]) == (["code"], ["query"])
+    assert told["code_challenge_methods_supported"] == ["S256"]
+    assert told["authorization_response_iss_parameter_supported"] is True
+    for one, public in ((told, True), (plain, False)):
+        assert ("authorization_code" in one["grant_types_supported"]) is public
+        assert ("none" in one["token_endpoint_auth_methods_supported"]) is public
+        assert ("none" in one["revocation_endpoint_auth_methods_supported"]) is public
+        assert "none" not in one["introspection_endpoint_auth_methods_supported"]
+    assert "authorization_endpoint" not in plain
 
 
 def test_the_metadata_say_where_the_status_lists_are() -> None:

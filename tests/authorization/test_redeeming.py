@@ -119,15 +119,23 @@ async def test_where_too_many_endings_wait_a_replay_is_told_to_come_back(
     assert len(await Endings(stage.redis, stage.record_keys).read(wait_seconds=0.001)) == 1
 
 
-async def test_the_first_answer_has_a_refresh_token_for_who_may_use_one(door: Door) -> None:
+async def test_the_first_answer_has_a_refresh_token_for_who_may_use_one(door: Door, stage: Standing) -> None:
     """RFC 6749, 4.1.4: it turns as any, and its grant is the sign-in."""
-    _, content = await door.redeem(await door.code())
+    browser = door.browser()
+    back = await door.let_in(await door.begin(browser), sid="session-1", auth_time=1_700_000_000)
+    _, content = await door.redeem((await browser.open(path=back)).told["code"])
     form = {"grant_type": "refresh_token", "client_id": APP, "refresh_token": content["refresh_token"]}
     async with door.http.post("/token", data=form) as answer:
         assert answer.status == 200
         told = await answer.json()
     assert told["refresh_token"] != content["refresh_token"]
     assert told["scope"] == "read write"
+    first, second = (
+        stage.member.verifier.judge(one["access_token"].encode(), policy()).claims for one in (content, told)
+    )
+    kept = ("sub", "client_id", "grant_id", "sid", "auth_time")  # RFC 9068, 2.2.1: the same for all of a grant.
+    assert {name: first[name] for name in kept} == {name: second[name] for name in kept}
+    assert first["jti"] != second["jti"]
 
 
 async def test_a_code_is_good_for_a_minute(door: Door, clock: LeapingClock, store: FickleRedis) -> None:

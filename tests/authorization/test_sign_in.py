@@ -20,7 +20,7 @@ async def test_a_user_signs_in_and_the_client_gets_a_token_about_them(door: Door
     assert await door.page("GET", challenge) == (
         200, {"client_id": APP, "scopes": ["read", "write"], "audiences": [AUDIENCE]},
     )  # fmt: skip
-    back = await door.let_in(challenge, "alice", sid="session-1")
+    back = await door.let_in(challenge, "alice", sid="session-1", auth_time=1_700_000_000)
     seen = await browser.open(path=back)
     assert (seen.status, seen.location) == (303, BACK[APP])
     assert seen.told == {"code": seen.told["code"], "state": "s t/a=t&e", "iss": stage.world.issuer}
@@ -28,9 +28,10 @@ async def test_a_user_signs_in_and_the_client_gets_a_token_about_them(door: Door
     assert (status, content["token_type"], content["scope"]) == (200, "Bearer", "read write")
     verdict = stage.member.verifier.judge(content["access_token"].encode(), policy(scopes=("read", "write")))
     assert verdict.kind is Kind.ACTIVE
-    named = {name: verdict.claims[name] for name in ("iss", "sub", "client_id", "aud", "sid")}
+    named = {name: verdict.claims[name] for name in ("iss", "sub", "client_id", "aud", "sid", "auth_time")}
     assert named == {
         "iss": stage.world.issuer, "sub": "alice", "client_id": APP, "aud": AUDIENCE, "sid": "session-1",
+        "auth_time": 1_700_000_000,
     }  # fmt: skip
     assert grant_moment(verdict.claims["grant_id"]) == pytest.approx(stage.world.clock.now(), abs=5)
 

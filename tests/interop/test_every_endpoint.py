@@ -22,8 +22,7 @@ from tests.interop.system import ROOT, System, running_system
 UNBOUNDED = frozenset({"/revocations/bulk"})  # A stream of lines, each within a limit.
 MOST_EXAMPLES = os.environ.get("KEYTURN_TEST_EXAMPLES", "2")
 TESTED = (
-    "^/(authorize|logins|introspect|revo|statuslists|streams|events|backchannel-logout|"
-    "healthz|readyz|metrics|openapi)"
+    "^/(authorize|logins|introspect|revo|statuslists|streams|events|backchannel-logout|healthz|readyz|metrics|openapi)"
 )
 CONFIG = """
 hooks = "tests.interop.schemathesis_hooks"
