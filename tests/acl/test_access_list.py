@@ -10,13 +10,19 @@ from redis.exceptions import NoPermissionError
 from authorization.codes import PREFIX as CODES
 from authorization.codes import USED_PREFIX
 from authorization.logins import PREFIX as LOGINS
+from keyturn import entropy
+from keyturn.cli.newclients import DEFAULT_AUDIENCE
 from keyturn.cli.provisioning import SERVER_USERS, SERVICES, Plan, provision
+from keyturn.clock import SystemClock
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import bell_channel, head_key, stream_key
 from keyturn.feed.snapshots import chunks_key, snapshot_key
 from serving.endings import ENDINGS_KEY
+from serving.families import Families, Family, mark_of
 from serving.listings import LEASE_KEY, ROWS_KEY
+from serving.records import RecordKeys
+from tests.families import new_refresh_token
 from tests.faults.fleet import SIDECARS, Fleet
 from tests.faults.people import People, people_of
 from tests.waiting import eventually
@@ -223,7 +229,7 @@ async def test_every_process_does_its_work_without_a_single_refusal(
 ) -> None:
     """One command too few and something fails in production on the day that it is first needed."""
     await administrator.acl_log_reset()
-    for step in (_tokens, _keys, _restarts):
+    for step in (_tokens, _families, _keys, _restarts):
         await step(people)
     assert await administrator.acl_log() == []
     assert "NoPermission" not in listed_fleet.last_words()
@@ -242,6 +248,46 @@ async def _tokens(people: People) -> None:
         assert told is not None
         assert told[1] == {"active": False}
     assert await people.revoke(await people.token()) == 200
+
+
+async def _families(people: People) -> None:
+    """Turn a refresh token, ask about it, come with a used one, so that revocation ends its grant; sign out another."""
+    fleet, now = people.fleet, SystemClock().now()
+    keys = RecordKeys.parse((fleet.directory / "records.json").read_bytes())
+    async with fleet.redis() as redis:
+        first, another = [await _begin_family(fleet, Families(redis, keys), now) for _ in range(2)]
+        second = await _refreshed(people, first)
+        third = await _refreshed(people, second)
+        assert third is not None
+        assert await people.introspect_text(third) is False  # It is another client's.
+        assert await _refreshed(people, first) is None
+        await eventually(lambda: _is_empty(redis), within_seconds=15, saying=fleet.last_words)
+    assert await _refreshed(people, third) is None
+    revoked = {"token": another, "client_id": "app"}
+    assert await people.ask("revocation", "/revoke?wait=all", form=revoked)
+    counted = {"selector": {"sub": "alice"}, "dry_run": True}
+    told = await people.order("revocation", "/revocations", counted)
+    assert told is not None
+    assert told[1]["records"] == 0
+
+
+async def _begin_family(fleet: Fleet, families: Families, now: float) -> str:
+    token = new_refresh_token()
+    claims = {"iss": fleet.issuer, "sub": "alice", "client_id": "app", "aud": DEFAULT_AUDIENCE, "scope": "read",
+              "grant_id": entropy.uuid7(now)}  # fmt: skip
+    family = Family(claims=claims, ends_at=now + 3600, current=mark_of(token), made_at=now, expires_at=now + 3600)
+    await families.begin(token, family, keep_seconds=2.0)
+    return token
+
+
+async def _refreshed(people: People, token: str | None) -> str | None:
+    form = {"grant_type": "refresh_token", "client_id": "app", "refresh_token": token or ""}
+    told = await people.ask("authorization", "/token", form=form)
+    return None if told is None else str(told[1]["refresh_token"])
+
+
+async def _is_empty(redis: Redis) -> bool:
+    return int(await redis.xlen(ENDINGS_KEY)) == 0
 
 
 async def _keys(people: People) -> None:
