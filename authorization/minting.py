@@ -59,7 +59,8 @@ class Minter:
         parties = party_claims(
             self._replica.issuer, subject=subject, client_id=client_id, audiences=asked.audiences, scopes=asked.scopes
         )
-        grant_id = new_grant_id(now=now, cutoff=self._replica.latest_cutoff(parties))
+        begins = self._replica.no_later(now, self._clock.boottime())
+        grant_id = new_grant_id(now=begins, cutoff=self._replica.latest_cutoff(parties))
         return Grant(
             grant_id=grant_id, sid=sid, subject=subject, client_id=client_id, scopes=asked.scopes,
             audiences=asked.audiences, ends_at=now + lasting_seconds, auth_time=auth_time,

@@ -59,7 +59,7 @@ class BulkRoutes:
         admin = await require_admin(request, self._records, self._parts)
         note(request, client_id=admin.get("client_id"))
         wait = read_wait(request)
-        terms = read_terms(request, now=self._parts.clock.now(), skew_seconds=self._parts.skew_seconds)
+        terms = read_terms(request, now=self._parts.now(), skew_seconds=self._parts.skew_seconds)
         if request.content_type != LIST_TYPE:
             raise web.HTTPUnsupportedMediaType
         if self._open >= MOST_AT_ONCE:

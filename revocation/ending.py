@@ -62,5 +62,5 @@ class GrantEnder:
             parts.log.error(ENDING_UNREADABLE)
             return None
         selector = Selector(iss=parts.issuer, kind=SelectorKind.GRANT, value=ending.grant_id)
-        until = self._keeping.of_selector(selector.kind, parts.replica.keys, parts.clock.now())
+        until = self._keeping.of_selector(selector.kind, parts.replica.keys, parts.now())
         return Entry(selector=selector, until=until, reason=ending.reason)

@@ -49,7 +49,7 @@ class OrderReader:
             raise MalformedInput(f"reason is a string of at most {LONGEST_REASON} characters")
         if not isinstance(dry_run, bool):
             raise MalformedInput("dry_run is true or false")
-        return Asked(self.entry(members, before=self._parts.clock.now(), reason=reason), dry_run)
+        return Asked(self.entry(members, before=self._parts.now(), reason=reason), dry_run)
 
     def line(self, raw: bytes, *, before: float) -> Entry:
         """Read a selector as a line of a list has it; raises MalformedInput or InvalidSelector."""
@@ -60,12 +60,12 @@ class OrderReader:
                 jti = _ONE_TOKEN.decode(raw).jti
                 if 0 < len(jti) <= LONGEST_VALUE:
                     selector = Selector(iss=self._parts.issuer, kind=SelectorKind.JTI, value=jti)
-                    return self._kept(selector, self._parts.clock.now(), "")
+                    return self._kept(selector, self._parts.now(), "")
         return self.entry(decode_object(raw), before=before)
 
     def entry(self, members: Mapping[str, Any], *, before: float, reason: str = "") -> Entry:
         """Read a selector; `before` is the moment of a cutoff that names none. Raises InvalidSelector."""
-        parts, now = self._parts, self._parts.clock.now()
+        parts, now = self._parts, self._parts.now()
         selector = parse_selector(
             members, issuer=parts.issuer, now=now, skew_seconds=parts.skew_seconds, default_before=before
         )

@@ -82,7 +82,7 @@ class RevocationRoutes:
         if claims.get("client_id") != caller.client_id:
             # RFC 7009, 2.1: refused, and the client is told (RFC 6749, 5.2: "was issued to another client").
             raise OAuthError("invalid_grant", "the token was issued to another client")
-        replica, now = self._parts.replica, self._parts.clock.now()
+        replica, now = self._parts.replica, self._parts.now()
         if selector.kind is SelectorKind.JTI:
             until = self._keeping.of_token(claims, replica.keys, now)
         else:

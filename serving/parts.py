@@ -84,6 +84,10 @@ class Parts:
         """Return the issuer, byte for byte as tokens carry it."""
         return self.replica.issuer
 
+    def now(self) -> float:
+        """Return the time by which an order is dated (Unix seconds), not set back behind the publishers' word."""
+        return self.replica.no_earlier(self.clock.now())
+
     def state(self) -> State:
         """Return what the replica may be used for now."""
         return self.replica.state(self.clock.now(), self.clock.boottime())

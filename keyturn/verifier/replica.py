@@ -144,6 +144,14 @@ class Replica:
         """Return the time by which what runs out is judged: a clock that was set back brings nothing back to life."""
         return max(now, self.time_floor)
 
+    def no_later(self, now: float, boottime: float) -> float:
+        """Return the time by which what begins is dated: a clock that runs ahead dates nothing past a cutoff to come.
+
+        It is not later than the publishers' newest word, the boot-time clock since that came, and S.
+        """
+        latest = max(heard.at + boottime - heard.boottime for heard in self._heard.values())
+        return min(now, latest + self.freshness.skew_seconds)
+
     def state(self, now: float, boottime: float) -> State:
         """Return what the replica may be used for now."""
         if self.no_earlier(now) >= self.trust.document.expires_at or boottime < self._held_back_until:

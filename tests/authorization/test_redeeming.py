@@ -178,6 +178,17 @@ async def test_a_sign_in_that_was_revoked_meanwhile_comes_to_nothing(
     assert (await door.redeem(fresh))[0] == 200
 
 
+async def test_a_clock_that_runs_ahead_dates_no_sign_in_past_a_revocation_to_come(
+    door: Door, stage: Standing, clock: LeapingClock
+) -> None:
+    """A grant that is dated ten minutes ahead would outlive each cutoff that an operator orders within these."""
+    clock.ahead_seconds = 600  # Stale by it, and not expired: the service serves.
+    code = await door.code()
+    truth = clock.now() - clock.ahead_seconds
+    await stage.revoke(stage.world.entry(SelectorKind.SUBJECT, "alice", before=truth + stage.parts.skew_seconds + 1))
+    assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+
+
 async def test_a_revocation_that_arrives_while_the_token_is_made_wins(
     door: Door, stage: Standing, signer: FakeSigner
 ) -> None:
