@@ -13,11 +13,13 @@ from revocation.streams.progress import MOST_OPEN, Progress
 from revocation.streams.telling import Page, page_of
 
 LANE = Lane.REVOCATIONS
+EPOCH_ENDED = "epoch_ended"
+"""All of an epoch was told that the store holds; what it had lost before that is told by nothing that has names."""
 MOST_OPENED = 32  # Events that are verified at a time, so that nobody else is kept waiting for long.
 
 
 class Gap(NamedTuple):
-    """Events that a stream can never tell: `last` is None where an epoch ended we do not know how."""
+    """Events that a stream can never tell: `last` is None where an epoch ended, and it may be that there were none."""
 
     epoch: int
     first: int
@@ -61,7 +63,8 @@ class Outbox:
                 return self._branched(progress, first)
             return Reading(tuple(self._pages))
         if progress.epoch < self._replica.place(LANE)[0]:
-            return Reading(onward=Progress(progress.epoch + 1, 0, ""))
+            gap = Gap(progress.epoch, progress.sequence + 1, None, EPOCH_ENDED)
+            return Reading(onward=Progress(progress.epoch + 1, 0, ""), gap=gap)
         return await self._nothing(progress)
 
     def _go_to(self, progress: Progress) -> None:

@@ -172,6 +172,32 @@ async def test_a_new_epoch_is_gone_on_in_once_the_old_one_is_told(post: Post) ->
     assert await post.subjects() == ["alice"]
     _, answer = await post.poll()
     assert await post.subjects(ack=list(answer["sets"])) == ["bob"]
+    _, letters = await post.operator("/streams/one/dead-letters")
+    (letter,) = letters["dead_letters"]
+    assert (letter["kind"], letter["epoch"], letter["first"], letter["last"], letter["reason"]) == (
+        "gap", 1, 2, None, "epoch_ended",
+    )  # fmt: skip
+
+
+async def test_what_a_failover_lost_before_it_was_told_is_said_to_be_lost(post: Post, valkey: Redis) -> None:
+    """RFC 8936, 1: the receiver counts on being told of every event; who is not has to fetch the state anew.
+
+    The receiver had taken the first; of the second, which the publisher had appended, the store knows nothing any more.
+    The union in the new epoch revokes it, and has no name that could be told.
+    """
+    await post.revoke("alice")
+    _, answer = await post.poll()
+    await post.poll(ack=list(answer["sets"]))
+    await post.revoke("lost")
+    await valkey.xdel("keyturn:revocations:1:events", "2-0")
+    world, stage = post.stage.world, post.stage
+    stands = stage.member.replica.position(Lane.REVOCATIONS)
+    assert await world.publisher(Lane.REVOCATIONS, stage.member).open_epoch(2, after=str(stands))
+    await post.revoke("bob")
+    assert await post.subjects() == ["bob"]
+    _, letters = await post.operator("/streams/one/dead-letters")
+    assert [(one["epoch"], one["first"], one["reason"]) for one in letters["dead_letters"]] == [(1, 2, "epoch_ended")]
+    assert b'keyturn_stream_gaps_total{stream="one"} 1.0' in post.stage.parts.metrics.render()
 
 
 async def test_an_old_epoch_that_cannot_be_believed_is_left_and_said_to_be_lost(post: Post, valkey: Redis) -> None:
