@@ -28,6 +28,7 @@ from revocation.routes import RevocationRoutes
 from revocation.settings import RevocationSettings
 from revocation.statuslists import StatusLists
 from revocation.statusroutes import StatusListRoutes
+from revocation.streams.letters import PURPOSE as DEAD_LETTERS
 from revocation.streams.routes import StreamRoutes
 from revocation.streams.settings import read_streams
 from revocation.streams.streams import Streams
@@ -35,7 +36,7 @@ from revocation.writer import RevocationWriter
 from serving.archiving import archive_of
 from serving.parts import Parts
 from serving.records import RecordStore
-from serving.settings import StatusListSettings, record_store, signer_of
+from serving.settings import StatusListSettings, record_store, sealer, signer_of
 from serving.settings import endings as endings_of
 from serving.settings import families as families_of
 from serving.settings import listings as listings_of
@@ -63,7 +64,9 @@ class RevocationService:
         key = statement_key(own.role_key, setting=_ROLE_KEY)
         replica, freshness = parts.replica, parts.replica.freshness
         archive = archive_of(settings, parts)
-        self._streams = Streams(read_streams(settings), parts, signer=self._signer)
+        self._streams = Streams(
+            read_streams(settings), parts, signer=self._signer, sealer=sealer(settings, purpose=DEAD_LETTERS)
+        )
         self._publisher = Publisher(
             Lane.REVOCATIONS, key, parts.feed, replica, parts.clock, archive=archive, keep=parts.keep,
             needed=self._streams.need,

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from revocation.streams.letters import MOST_AGAIN
 from revocation.streams.polling import DEFAULT_MOST, LONGEST_WAIT_SECONDS, MOST_NAMED
 from revocation.streams.store import MOST_DEAD_LETTERS
 from revocation.streams.stream import MOST_AT_A_TIME
@@ -74,6 +75,25 @@ DEAD_LETTERS: Final[Schema] = {
     "parameters": [_NAME],
     "responses": {
         "200": answer("The newest first", record({"dead_letters": array(_LETTER, most=MOST_DEAD_LETTERS)})),
+        "404": _NONE,
+    },
+}
+SEND_AGAIN: Final[Schema] = {
+    "operationId": "sendAgain",
+    "summary": "Have what a receiver refused told again",
+    "tags": ["streams"],
+    "security": OPERATOR,
+    "parameters": [_NAME],
+    "requestBody": body(
+        JSON_TYPE,
+        record({"jti": array(_TEXT, most=MOST_AGAIN)}, optional=["jti"]),
+        required=False,
+    ),
+    "responses": {
+        "200": answer(
+            "Which are told again; how many letters are left",
+            record({"sent_again": array(_TEXT, most=MOST_AGAIN), "dead": _COUNT}),
+        ),
         "404": _NONE,
     },
 }

@@ -5,7 +5,8 @@ from typing import Any
 from aiohttp import web
 
 from keyturn.contract.errors import KeyturnError, MalformedInput
-from revocation.streams.description import DEAD_LETTERS, LIST, POLL
+from revocation.streams.description import DEAD_LETTERS, LIST, POLL, SEND_AGAIN
+from revocation.streams.letters import MOST_AGAIN
 from revocation.streams.polling import Waiters, read_question
 from revocation.streams.stream import Stream
 from revocation.streams.streams import Streams
@@ -31,6 +32,7 @@ class StreamRoutes:
         add_route(app, "GET", "/streams", self.list_streams, style=Style.PROBLEM, operation=LIST)
         path = "/streams/{name}/dead-letters"
         add_route(app, "GET", path, self.dead, style=Style.PROBLEM, operation=DEAD_LETTERS)
+        add_route(app, "POST", f"{path}/send", self.send_again, style=Style.PROBLEM, operation=SEND_AGAIN)
 
     async def poll(self, request: web.Request) -> web.Response:
         """Answer a receiver's poll (RFC 8936, 2.4): what it took is kept first, then it is told more."""
@@ -61,10 +63,23 @@ class StreamRoutes:
     async def dead(self, request: web.Request) -> web.Response:
         """Return a stream's dead letters, the newest first."""
         await require_admin(request, self._records, self._parts)
+        return json_answer({"dead_letters": await self._named(request).letters()})
+
+    async def send_again(self, request: web.Request) -> web.Response:
+        """Have what a receiver refused told again: all, the oldest first, or those that are named."""
+        admin = await require_admin(request, self._records, self._parts)
+        note(request, client_id=admin.get("client_id"))
+        stream, jtis = self._named(request), read_jtis(await read_json(request))
+        sent = await stream.send_again(jtis)
+        self._streams.bell.ring()
+        note(request, stream=stream.name, again=len(sent))
+        return json_answer({"sent_again": sent, "dead": await stream.store.count_letters()})
+
+    def _named(self, request: web.Request) -> Stream:
         stream = self._streams.by_name.get(request.match_info["name"])
         if stream is None:
             raise NotFound("no such stream")
-        return json_answer({"dead_letters": await stream.store.letters()})
+        return stream
 
     async def _show(self, stream: Stream) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -77,3 +92,15 @@ class StreamRoutes:
             return shown | {"trouble": error.code}
         dead = await stream.store.count_letters()
         return shown | {"epoch": progress.epoch, "sequence": progress.sequence, "waiting": waiting, "dead": dead}
+
+
+def read_jtis(members: dict[str, Any]) -> list[str] | None:
+    """Read `{"jti": […]}`, None for `{}`; raises MalformedInput."""
+    jtis = members.get("jti")
+    if members.keys() - {"jti"}:
+        raise MalformedInput("the body has jti")
+    if "jti" not in members:
+        return None
+    if not isinstance(jtis, list) or len(jtis) > MOST_AGAIN or not all(isinstance(one, str) for one in jtis):
+        raise MalformedInput(f"jti is a list of at most {MOST_AGAIN} names of tokens")
+    return jtis

@@ -10,12 +10,14 @@ from prometheus_client import Counter
 from keyturn.contract.errors import FeedUnavailable, MalformedInput, SignerUnavailable, SigningRefused, StoreUnavailable
 from keyturn.contract.positions import Position
 from keyturn.contract.selectors import SelectorKind
+from revocation.streams.letters import SEALED, DeadLetters
 from revocation.streams.outbox import LANE, Gap, Outbox
 from revocation.streams.progress import Progress, after, at, encode_progress, open_tellings, parse_progress
 from revocation.streams.settings import StreamSettings
 from revocation.streams.store import StreamStore
 from revocation.streams.telling import SET_TYPE, Page, Telling, claims_of
 from serving.parts import Parts
+from serving.sealing import Sealer
 
 STREAM_BEGUN: Final = "stream_begun"
 STREAM_GAP: Final = "stream_gap"
@@ -61,8 +63,11 @@ class _Held(NamedTuple):
 class Stream:
     """What one receiver is told; every replica of the service may ask, and the store knows how far it is."""
 
-    def __init__(self, name: str, settings: StreamSettings, parts: Parts, *, sign: Sign, figures: Figures) -> None:
+    def __init__(
+        self, name: str, settings: StreamSettings, parts: Parts, *, sign: Sign, sealer: Sealer, figures: Figures
+    ) -> None:
         self.name, self.settings, self.store = name, settings, StreamStore(parts.redis, name)
+        self._dead = DeadLetters(self.store, sealer, stream=name)
         self._parts, self._sign, self._figures = parts, sign, figures
         self._outbox = Outbox(parts.feed, parts.replica, frozenset(settings.selectors) or _ALL_KINDS)
         self._alone = asyncio.Lock()
@@ -71,11 +76,22 @@ class Stream:
     async def open(self) -> list[Telling]:
         """Return all that is to be told next, in order: up to 1,024, none if the receiver has been told all.
 
-        Raises StoreUnavailable or FeedUnavailable where that cannot be said.
+        What an operator wants to be told again comes first, beside those. Raises StoreUnavailable or FeedUnavailable
+        where that cannot be said.
         """
         async with self._alone:
             held = await self._held()
-            return open_tellings(held.progress, held.pages)
+            return [*(await self._dead.again()).tellings, *open_tellings(held.progress, held.pages)]
+
+    async def send_again(self, jtis: Collection[str] | None) -> list[str]:
+        """Have refused tokens told again, by `jti`, or the oldest of all; return which are. Raises StoreUnavailable."""
+        async with self._alone:
+            return await self._dead.send(jtis)
+
+    async def letters(self) -> list[dict[str, Any]]:
+        """Return the dead letters that are kept, the newest first; raises StoreUnavailable."""
+        kept = await self.store.raw_letters()
+        return [{name: value for name, value in letter.items() if name != SEALED} for _, letter in kept]
 
     async def signed(self, tellings: Sequence[Telling]) -> list[Signed]:
         """Return the signed tokens of these; raises SignerUnavailable."""
@@ -95,6 +111,7 @@ class Stream:
         """
         refused = refused or {}
         async with self._alone:
+            await self._settle_again(told, refused)
             for _ in range(_MOST_RACES):
                 held = await self._held()
                 known = {one.jti: one for one in open_tellings(held.progress, held.pages)}
@@ -106,6 +123,18 @@ class Stream:
                 if await self._keep(held.raw, done, [self._letter(one, why) for one, why in given_up]):
                     self._count(len(taken), given_up)
                     return
+        raise StoreUnavailable("other replicas are always faster")
+
+    async def _settle_again(self, told: Collection[str], refused: Mapping[str, Refusal]) -> None:
+        for _ in range(_MOST_RACES):
+            held = await self._dead.again()
+            given_up = [(held.by_jti[jti][0], why) for jti, why in refused.items() if jti in held.by_jti]
+            gone = held.by_jti.keys() & {*told, *refused}
+            if not gone:
+                return
+            if await self._dead.settle(held, gone, [self._letter(one, why) for one, why in given_up]):
+                self._count(len(gone) - len(given_up), given_up)
+                return
         raise StoreUnavailable("other replicas are always faster")
 
     def _count(self, taken: int, given_up: Sequence[tuple[Telling, Refusal]]) -> None:
@@ -135,7 +164,8 @@ class Stream:
         """Return how far it is, and how many revocations, up to 1,024, are to be told next."""
         async with self._alone:
             held = await self._held()
-            return held.progress, len(open_tellings(held.progress, held.pages))
+            again = await self._dead.again()
+            return held.progress, len(again.by_jti) + len(open_tellings(held.progress, held.pages))
 
     async def _held(self) -> _Held:
         """Return what the store knows, past all that need not be told, with at least one to tell if there is any."""
@@ -181,7 +211,7 @@ class Stream:
     def _letter(self, telling: Telling, why: Refusal) -> dict[str, Any]:
         return {
             "kind": "refused", "at": self._parts.clock.now(), "jti": telling.jti, "err": why.err[:LONGEST_WORD],
-            "description": why.description[:LONGEST_WORD],
+            "description": why.description[:LONGEST_WORD], **self._dead.sealed(telling),
         }  # fmt: skip
 
     def _letter_of(self, gap: Gap) -> dict[str, Any]:

@@ -11,14 +11,18 @@ from revocation.streams.pushing import LOOK_AGAIN_SECONDS, Courier
 from revocation.streams.settings import StreamSettings
 from revocation.streams.stream import Figures, Stream
 from serving.parts import Parts
+from serving.sealing import Sealer
 from serving.signing import NoSigner, Signer
 
 
 class Streams:
     """Those that `[streams.NAME]` names."""
 
-    def __init__(self, settings: Mapping[str, StreamSettings], parts: Parts, *, signer: Signer) -> None:
-        """Know them; raises ConfigurationError where there are some and nothing signs for us."""
+    def __init__(self, settings: Mapping[str, StreamSettings], parts: Parts, *, signer: Signer, sealer: Sealer) -> None:
+        """Know them, and seal their dead letters by `sealer`.
+
+        Raises ConfigurationError where there are some and nothing signs for us.
+        """
         if settings and isinstance(signer, NoSigner):
             raise ConfigurationError(
                 "nothing signs the Security Event Tokens of this service", setting="revocation.signer",
@@ -35,7 +39,8 @@ class Streams:
         self.bell = Bell()
         parts.follower.on_change.append(self.bell.ring)
         self.by_name = {
-            name: Stream(name, one, parts, sign=signer.sign, figures=figures) for name, one in settings.items()
+            name: Stream(name, one, parts, sign=signer.sign, sealer=sealer, figures=figures)
+            for name, one in settings.items()
         }
         self._couriers = [
             Courier(one, one.settings.push, parts, bell=self.bell)

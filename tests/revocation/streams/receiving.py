@@ -12,9 +12,11 @@ from redis.asyncio import Redis
 from keyturn.contract.encoding import b64url, unb64url
 from keyturn.contract.selectors import SelectorKind
 from keyturn.process.redis import connect
+from revocation.streams.letters import PURPOSE
 from revocation.streams.routes import StreamRoutes
 from revocation.streams.settings import StreamSettings
 from revocation.streams.streams import Streams
+from serving.sealing import Sealer
 from tests.building import ADMIN, RESOURCE, Standing, basic, serving_at, standing
 
 AUDIENCE = "https://receiver.example"
@@ -96,6 +98,13 @@ class Post:
         async with self.http.get(path, headers={"Authorization": f"Bearer {token}"}) as answer:
             return answer.status, await answer.json()
 
+    async def send_again(self, body: Any, *, name: str = "one", scope: str = "keyturn:admin") -> tuple[int, Any]:
+        """Have dead letters told again, as an operator."""
+        token = await self.stage.put_opaque(client_id=ADMIN, sub=ADMIN, scope=scope)
+        path, headers = f"/streams/{name}/dead-letters/send", {"Authorization": f"Bearer {token}"}
+        async with self.http.post(path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json()
+
 
 @asynccontextmanager
 async def post_on(valkey: Redis, url: str, **streams: StreamSettings) -> AsyncIterator[Post]:
@@ -116,7 +125,8 @@ async def another(post: Post, **streams: StreamSettings) -> AsyncIterator[Post]:
 
 @asynccontextmanager
 async def _serving(stage: Standing, settings: Mapping[str, StreamSettings]) -> AsyncIterator[Post]:
-    streams = Streams(settings, stage.parts, signer=Notary())
+    sealer = Sealer(stage.record_keys, purpose=PURPOSE)
+    streams = Streams(settings, stage.parts, signer=Notary(), sealer=sealer)
     service = StreamService(streams, stage)
     async with serving_at([service], stage.parts) as http:
         yield Post(stage, streams, http, service.routes)
