@@ -36,7 +36,9 @@ MOST_UNREADABLE: Final = 256  # Lists with a row that cannot be opened, beside t
 ROW_UNREADABLE: Final = "status_row_unreadable"
 TOO_MANY: Final = "too_many_listed_tokens"
 _STEPS_AT_ONCE: Final = 8  # Of the book's; a step is up to 4,096 bits, mostly one.
-_TAKEN_AT_ONCE: Final = 16  # Tokens that are taken in, of however many rows: a millisecond or two.
+_TAKEN_AT_ONCE: Final = (
+    4  # Tokens that are taken in, of however many rows: others have ten and more turns for a request.
+)
 _ETAG_BYTES: Final = 15
 
 
