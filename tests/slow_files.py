@@ -12,6 +12,7 @@ SECONDS: Final = {
     "tests/docs/test_commands.py": 240,
     "tests/stack/test_up.py": 219,
     "tests/faults/test_cut_off.py": 150,
+    "tests/faults/test_doorbells.py": 120,
     "tests/rotation/test_pullers.py": 114,
     "tests/rotation/test_pullers_in_a_hurry.py": 83,
     "tests/rotation/test_planted_bugs.py": 60,
@@ -27,5 +28,4 @@ SECONDS: Final = {
     "tests/cli/test_arguments.py": 13,
     "tests/sidecar/test_gate.py": 11,
     "tests/stores/test_tls.py": 10,
-    "tests/faults/test_doorbells.py": 8,
 }
