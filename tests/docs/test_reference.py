@@ -169,13 +169,14 @@ def events() -> Iterator[str]:
     trees = [ast.parse(path.read_text()) for program in PROGRAMS for path in (ROOT / program).rglob("*.py")]
     constants = dict(pair for tree in trees for pair in strings(tree))
     for tree in trees:
+        own = constants | dict(strings(tree))  # Two modules may call different events by one name.
         for call in ast.walk(tree):
             if not isinstance(call, ast.Call) or not call.args or name_of(call.func) not in _NOTING:
                 continue
             if isinstance(call.func, ast.Attribute) and name_of(call.func.value).endswith("redis"):
                 continue  # INFO, a command of the store's.
             first = call.args[0]
-            event = first.value if isinstance(first, ast.Constant) else constants.get(name_of(first))
+            event = first.value if isinstance(first, ast.Constant) else own.get(name_of(first))
             if isinstance(event, str) and re.fullmatch(r"[a-z_]+", event):
                 yield event
 
