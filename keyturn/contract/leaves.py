@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from math import isfinite
 from operator import lt
-from typing import NamedTuple
+from typing import TypeAlias
 
 from keyturn.contract.encoding import digest
 from keyturn.contract.errors import MalformedInput
@@ -20,6 +20,10 @@ MOMENT_BYTES = 8
 _FINEST_CELLS = 14  # Bits of a hash: what 16,384 cells do not tell apart is found by a search.
 SPAN = 2 * NEAR
 COARSE = 34  # Bits of a hash that its expected place does without: the rest is a small, and so a quick, number.
+
+Cell: TypeAlias = "tuple[Leaf, array[int], int, int]"
+"""The leaf that a span of hashes belongs to, and its hashes; where it begins, and its length as exponent of 2, both but
+for the `COARSE` bits. A plain tuple: nothing else is taken apart as quickly."""
 
 
 class Leaf:
@@ -102,14 +106,6 @@ def unpack_leaf(raw: bytes, *, cutoffs: bool, known_digest: str = "") -> Leaf:
     return Leaf(names, befores, known_digest=known_digest)
 
 
-class Cell(NamedTuple):
-    """The leaf that a span of hashes belongs to; where it begins and how long it is, but for the `COARSE` bits."""
-
-    leaf: Leaf
-    begin: int
-    length: int  # As exponent of 2.
-
-
 class Bucket:
     """The leaves of all hashes that run out in one span of time, in order; `bounds` says where each begins.
 
@@ -137,22 +133,23 @@ class Bucket:
         all of `leaf(name)` has to be searched.
         """
         bits = min(len(self.leaves).bit_length() + 1, _FINEST_CELLS)
-        shift, cells = 64 - bits, [_NO_CELL] * (1 << bits)
+        shift = 64 - bits
+        cells: list[Cell] = [_NO_CELL] * (1 << bits)
         for leaf, begin, end in zip(self.leaves, self.bounds, [*self.bounds[1:], 1 << 64], strict=True):
             first, behind = -(-begin >> shift), end >> shift
             if first < behind:
                 length = max((end - begin).bit_length() - 1 - COARSE, 0)
-                cells[first:behind] = [Cell(leaf, begin >> COARSE, length)] * (behind - first)
+                cells[first:behind] = [(leaf, leaf.names, begin >> COARSE, length)] * (behind - first)
         self.guide = cells, shift
         return self.guide
 
     def spot(self, name: int) -> tuple[Leaf, int]:
         """Return the leaf that a hash belongs to, and at which place it stands there or would have to."""
         cells, by = self.guide or self.guided()
-        leaf, begin, length = cells[name >> by]
-        lowest = (((name >> COARSE) - begin) * len(leaf.names) >> length) - NEAR
-        if 0 <= lowest <= len(leaf.names) - SPAN:
-            at = bisect_left(leaf.names, name, lowest, lowest + SPAN)
+        leaf, names, begin, length = cells[name >> by]
+        lowest = (((name >> COARSE) - begin) * len(names) >> length) - NEAR
+        if 0 <= lowest <= len(names) - SPAN:
+            at = bisect_left(names, name, lowest, lowest + SPAN)
             if lowest < at < lowest + SPAN:
                 return leaf, at
         leaf = self.leaf(name)
@@ -173,8 +170,7 @@ class Bucket:
             self._append(0, Leaf(array("Q"), None))
         added, (cells, by) = [], self.guide or self.guided()
         for name in names:
-            leaf, begin, length = cells[name >> by]
-            run = leaf.names
+            leaf, run, begin, length = cells[name >> by]
             count = len(run)
             lowest = (((name >> COARSE) - begin) * count >> length) - NEAR  # `spot`, spelled out: each entry pays.
             at = bisect_left(run, name, lowest, lowest + SPAN) if 0 <= lowest <= count - SPAN else lowest
@@ -245,7 +241,8 @@ class Bucket:
                 self._part(part.names[0])
 
 
-_NO_CELL = Cell(Leaf(array("Q"), None), 0, 0)
+_NO_LEAF = Leaf(array("Q"), None)
+_NO_CELL: Cell = (_NO_LEAF, _NO_LEAF.names, 0, 0)
 
 
 def _bound(below: int, above: int) -> int:

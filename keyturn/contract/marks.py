@@ -18,7 +18,7 @@ class Marks:
 
     def __init__(self, count: int) -> None:
         slots = max(FEWEST_SLOTS, 1 << count.bit_length())  # 1 to 2 for each hash.
-        self.high, self.low = array("H", bytes(2 * slots)), array("H", bytes(2 * slots))
+        self.high, self.low = array("H", (0,)) * slots, array("H", (0,)) * slots
         self.shift, self.mask = 64 - (slots.bit_length() - 1), slots - 1
         self.view = self.high, self.low, self.shift, self.mask
         self.count = 0  # How many were marked: those that are no longer held leave their marks behind.

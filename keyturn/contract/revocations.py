@@ -256,8 +256,7 @@ class RevocationIndex:
             if bits:
                 for bucket in exact.having.get(bits) or exact.candidates(bits):
                     cells, by = bucket.guide or bucket.guided()
-                    leaf, begin, length = cells[name >> by]
-                    held = leaf.names  # `Bucket.spot`, spelled out as well.
+                    _, held, begin, length = cells[name >> by]  # `Bucket.spot`, spelled out as well.
                     lowest = (((name >> COARSE) - begin) * len(held) >> length) - NEAR
                     try:
                         at = bisect_left(held, name, lowest, lowest + SPAN)
