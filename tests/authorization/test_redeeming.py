@@ -145,6 +145,7 @@ async def test_a_code_is_good_for_a_minute(door: Door, clock: LeapingClock, stor
     await store.persist(name)
     clock.ahead_seconds = 61
     assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+    assert await store.keys(f"{USED_PREFIX}*") == []
 
 
 @pytest.fixture
@@ -205,6 +206,29 @@ async def test_a_revocation_that_arrives_while_the_token_is_made_wins(
     signer.meanwhile = meanwhile  # type: ignore[method-assign]
     assert (await door.redeem(code))[1]["error"] == "invalid_grant"
     assert rounds == 1
+
+
+@pytest.mark.parametrize(("subject", "status"), [("alice", 400), ("bob", 200)])
+async def test_what_only_the_store_knows_yet_is_asked_of_the_store(
+    store: FickleRedis, identity: Any, tmp_path: Path, subject: str, status: int
+) -> None:
+    """No doorbell rings at this replica: the consuming script alone tells that the lane has moved on meanwhile."""
+    async with (
+        stage_on(store, identity, deaf=True) as stage,
+        signer_of(stage, tmp_path) as signer,
+        door_on(stage, identity, tmp_path, signer=f"unix:{tmp_path}/run/sign.sock") as door,
+    ):
+        code, rounds = await door.code(), 0
+
+        async def meanwhile() -> None:
+            nonlocal rounds
+            rounds += 1
+            entry = stage.world.entry(SelectorKind.SUBJECT, subject, before=stage.world.clock.now())
+            await stage.revoke(entry, elsewhere=True)
+
+        signer.meanwhile = meanwhile  # type: ignore[method-assign]
+        assert (await door.redeem(code))[0] == status
+        assert rounds == 1
 
 
 async def test_revocations_of_others_meanwhile_are_no_hindrance(
