@@ -202,3 +202,18 @@ async def test_the_page_for_development_says_what_it_is_and_runs_nothing(
         answer = await http.post(address, data={"login_challenge": challenge, "name": name})
         assert answer.status_code == 400
     assert "error=access_denied" in await browser.visit(link, answer="deny")
+
+
+async def test_a_client_without_a_secret_does_nothing_but_sign_users_in(
+    system: System, http: httpx2.AsyncClient
+) -> None:
+    """RFC 7662, 4; RFC 7009, 2.1; RFC 6749, 4.4: whoever knows its name is it, so its name opens nothing else."""
+    token, named = await system.new_token(), {"client_id": system.env["KEYTURN_APP_ID"]}
+    for path, form, told in (
+        ("/introspect", {"token": token}, (401, "invalid_client")),
+        ("/revoke", {"token": token}, (400, "invalid_grant")),
+        ("/token", {"grant_type": "client_credentials"}, (400, "unauthorized_client")),
+    ):
+        answer = await http.post(f"{system.issuer}{path}", data={**named, **form})
+        assert (answer.status_code, answer.json()["error"]) == told
+    assert await passes(system, http, token)
