@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from keyturn.contract.errors import InvalidSelector
 from keyturn.contract.issuers import ForeignIssuer
 from keyturn.contract.keys import KeyRecord
 from keyturn.contract.selectors import Selector, SelectorKind
+
+_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +42,19 @@ class Keeping:
 
         A key records T when it is published, so that a shorter setting today does not forget yesterday's tokens.
         """
-        return self.after(now + self.reaches(kind, self.longest(keys)))
+        return self.until(kind, now, longest_token_seconds=self.longest(keys))
 
-    def reaches(self, kind: SelectorKind, longest_token_seconds: float) -> float:
-        """Return for how long there may be tokens that a selector names: one, or those that a grant is good for yet."""
+    def until(self, kind: SelectorKind, now: float, *, longest_token_seconds: float) -> float:
+        """Return until when to keep what names one token, or all that come of a grant for as long as it is good.
+
+        The latter is rounded up, by a sixty-fourth at most: of days there would else be thousands of expiry buckets,
+        and each look-up, snapshot and reader has to do with all of them.
+        """
         if kind is SelectorKind.JTI:
-            return longest_token_seconds
-        return max(longest_token_seconds, self.grant_seconds)
+            return self.after(now + longest_token_seconds)
+        lasting = max(longest_token_seconds, self.grant_seconds)
+        step = lasting / _STEPS
+        return ceil(self.after(now + lasting) / step) * step
 
     def longest(self, keys: Iterable[KeyRecord]) -> float:
         """Return T: how long a token may live that any of our keys has signed or signs (seconds)."""

@@ -78,7 +78,7 @@ class OrderReader:
         keys = self._parts.replica.keys
         if keys is not self._keys:
             self._keys, self._longest = keys, self._keeping.longest(keys)
-        until = self._keeping.after(now + self._keeping.reaches(selector.kind, self._longest))
+        until = self._keeping.until(selector.kind, now, longest_token_seconds=self._longest)
         return Entry(selector=selector, until=until, reason=reason)
 
 
