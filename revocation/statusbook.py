@@ -9,7 +9,7 @@ from keyturn.contract.selectors import Entry, SelectorKind, hashed, names_of
 from keyturn.contract.statuslists import SIZE, ListedToken, StatusList
 from keyturn.verifier.replica import Replica
 
-MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. About 250 bytes each.
+MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. 250 to 350 bytes each.
 _AT_ONCE: Final = 4096  # Bits that are looked at in one step.
 _HASH_KEY_BYTES: Final = 16
 _NOBODY: Final = float("-inf")  # The moment where no token stands.

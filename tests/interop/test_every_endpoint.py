@@ -115,7 +115,7 @@ def operations(own_system: System) -> list[Operation]:
 async def test_whatever_the_description_promises_holds_and_whatever_it_excludes_is_refused(
     own_system: System, operations: list[Operation]
 ) -> None:
-    """Checklist, every endpoint: status codes, types, schemas, headers, limits and authentication, as described.
+    """Checklist, every endpoint; OpenAPI 3.1: statuses, types, schemas, headers, limits and authentication.
 
     All checks of Schemathesis, in all its phases: valid requests are taken, broken ones are refused, no answer is
     unexpected, and none is a 500.
@@ -164,7 +164,7 @@ async def test_each_route_says_all_that_it_takes_and_answers(operations: list[Op
 async def test_each_route_refuses_other_methods_types_and_sizes(
     operations: list[Operation], own_system: System, client: httpx2.Client
 ) -> None:
-    """Checklist, every endpoint: 405 with Allow, 415, 413, 431; and no answer may be kept by a cache."""
+    """RFC 9110, 15.5.6, 15.5.14, 15.5.16; RFC 6585, 5: 405 with Allow, 413, 415, 431; and no-store on each."""
     bearer = {
         scheme: f"Bearer {await own_system.new_token(role)}"
         for scheme, role in (("operator", "ADMIN"), ("signInPage", "SIGNIN"))

@@ -73,7 +73,7 @@ async def test_a_revocation_that_was_answered_binds_the_next_batch(ask_all: AskA
 async def test_a_batch_of_which_one_cannot_be_judged_is_answered_503(
     ask_all: AskAll, stage: Standing, store: FickleRedis
 ) -> None:
-    """Checklist (6): unknown is never "inactive", and an answer with a hole would be read so."""
+    """Checklist (6), RFC 9110, 15.6.4: unknown is never "inactive", and an answer with a hole would be read so."""
     tokens = [stage.world.mint().decode(), new_access_token()]
     store.away = True
     answer = await ask_all(tokens)
@@ -111,7 +111,7 @@ async def test_a_batch_is_a_json_list_of_one_to_a_hundred_strings(
 
 
 async def test_a_batch_is_for_clients_that_may_introspect(session: ClientSession) -> None:
-    """Checklist (2): and nobody's megabyte is read before he is known."""
+    """Checklist (2), RFC 7662, 2.1: and nobody's megabyte is read before he is known."""
     sent = {"tokens": ["x"], "client_id": RESOURCE, "client_secret": SECRETS[RESOURCE]}
     for headers in ({}, basic(CLIENT), basic(RESOURCE, "wrong"), basic("public", "")):
         async with session.post("/introspect/batch", json=sent, headers=headers) as answer:

@@ -83,7 +83,7 @@ async def unusable(stage: Standing) -> dict[str, str | bytes]:
 async def test_every_token_that_the_caller_cannot_use_gets_the_same_answer(
     ask: Ask, stage: Standing, store: FickleRedis
 ) -> None:
-    """Checklist (1), (4): a caller must not learn whether a token of others exists.
+    """Checklist (1), (4), RFC 7662, 2.2 and 4: a caller must not learn whether a token of others exists.
 
     The same bytes, the same headers; and as a measure of time that no busy machine disturbs, the same number of round
     trips to the store (the one that is oversized needs none).
@@ -136,7 +136,7 @@ async def test_a_token_is_active_for_the_audiences_of_the_caller_only(ask: Ask, 
 
 
 async def test_only_a_client_that_may_introspect_is_answered(ask: Ask, session: ClientSession, stage: Standing) -> None:
-    """Checklist (2): 401 invalid_client, also for public clients."""
+    """Checklist (2), RFC 7662, 2.1 and 2.3: 401 invalid_client, also for public clients."""
     token = stage.world.mint().decode()
     wrong = basic(RESOURCE, "wrong")
     for headers, form in (
@@ -169,7 +169,7 @@ async def test_a_hint_changes_nothing(ask: Ask, stage: Standing) -> None:
 async def test_the_time_of_a_token_is_looked_at_again_on_each_answer(
     ask: Ask, stage: Standing, clock: LeapingClock
 ) -> None:
-    """Checklist (10): `exp` binds on a cache hit, too; the skew is forgiven, no more."""
+    """Checklist (10), RFC 7662, 4: `exp` binds on a cache hit, too; the skew is forgiven, no more."""
     now = clock.now()
     tokens = [stage.world.mint(exp=int(now) + 2), await stage.put_opaque(exp=int(now) + 2)]
     for token in tokens:
@@ -180,7 +180,7 @@ async def test_the_time_of_a_token_is_looked_at_again_on_each_answer(
 
 
 async def test_without_the_store_nothing_is_said(ask: Ask, stage: Standing, store: FickleRedis) -> None:
-    """Checklist (6): 503 and Retry-After, never inactive; for JWTs too, since a revocation may be there."""
+    """Checklist (6), RFC 9110, 15.6.4: 503, never inactive; for JWTs too, since a revocation may be there."""
     tokens = [stage.world.mint(), await stage.put_opaque(), new_access_token(), "nonsense"]
     assert b'"active":true' in (await ask(tokens[0])).body
     store.away = True
@@ -211,7 +211,7 @@ async def test_an_expired_replica_says_nothing(ask: Ask, stage: Standing, monkey
 
 
 async def test_questions_are_post_forms_with_one_token(session: ClientSession) -> None:
-    """Checklist (7): POST form only; a repeated parameter 400; no token 400; nothing from the query; no-store."""
+    """Checklist (7), RFC 7662, 2.1, RFC 6749, 3.2: a POST form; 400 for no token or two; no query; no-store."""
     headers = basic(RESOURCE)
     token = {"token": "x"}
     for asked, status in (

@@ -79,7 +79,7 @@ async def ask_batch(session: ClientSession, tokens: list[str]) -> tuple[int, byt
 async def test_at_whatever_step_the_store_is_lost_the_answer_is_right_or_503(
     stage: Standing, session: ClientSession, stumbling: Stumbling, how: Mishap, lasting: bool
 ) -> None:
-    """Checklist, introspection 6: never inactive for want of a store, and never active for want of a revocation.
+    """Checklist (6), RFC 9110, 15.6.4: never inactive for want of a store, nor active for want of a revocation.
 
     Each round revokes a token elsewhere, so that the answer takes reading the record, the positions, and what the
     replica has missed; the n-th step of round n goes wrong, until a round has no n-th step.

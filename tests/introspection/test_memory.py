@@ -145,7 +145,7 @@ async def test_only_a_fresh_replica_is_asked_from_memory(
 
 
 async def test_a_client_that_the_root_has_dropped_takes_remembered_tokens_along(ask: Ask, stage: Standing) -> None:
-    """Checklist (4): a deleted client's tokens are inactive, remembered or not."""
+    """Checklist (4), RFC 7662, 4: a deleted client's tokens are inactive, remembered or not."""
     memory, now = Memory(stage.parts.replica, most=8), stage.world.clock.now()
     memory.keep("a", (AUDIENCE,), _active(stage, client_id="gone"), now)
     assert memory.recall("a", (AUDIENCE,), now) is None

@@ -31,7 +31,7 @@ async def test_a_good_refresh_token_is_active_for_its_own_client(ask: Ask, stage
 
 
 async def test_what_is_not_good_or_anothers_is_told_by_the_same_bytes(ask: Ask, stage: Standing) -> None:
-    """Checklist, introspection (1) and (5): a used one is inactive, and nobody learns of another client's."""
+    """Checklist (1), (5), RFC 7662, 2.2 and 4: a used one is inactive, and nobody learns of another client's."""
     now = stage.world.clock.now()
     used, successor = await begin_turned(stage, ago_seconds=1.0, claims=OWN)
     wrong = {
@@ -88,7 +88,7 @@ async def test_a_refresh_token_never_becomes_an_access_token(ask: Ask, stage: St
 async def test_the_store_is_asked_once_whatever_becomes_of_the_token(
     ask: Ask, stage: Standing, store: FickleRedis
 ) -> None:
-    """Checklist, introspection (1): the time that an answer takes tells nothing."""
+    """Checklist (1), RFC 7662, 4: the time that an answer takes tells nothing."""
     tokens = [await begin(stage, claims=OWN), (await begin_turned(stage, ago_seconds=9.0, claims=OWN))[0],
               new_refresh_token(), await stage.put_opaque()]  # fmt: skip
     for token in tokens:
@@ -109,7 +109,7 @@ async def test_a_batch_shares_one_round_trip(session: ClientSession, stage: Stan
 
 @pytest.mark.parametrize("good", [True, False])
 async def test_without_the_store_nothing_is_said(ask: Ask, stage: Standing, store: FickleRedis, good: bool) -> None:
-    """Checklist, introspection (6): 503 and Retry-After, never inactive."""
+    """Checklist (6), RFC 9110, 15.6.4: 503 and Retry-After, never inactive."""
     token = await begin(stage, claims=OWN) if good else new_refresh_token()
     store.away = True
     answer = await ask(token)

@@ -119,7 +119,7 @@ async def test_a_jwt_is_its_own_phantom(ask: Ask, stage: Standing, signer: FakeS
 async def test_every_unusable_token_gets_the_same_plain_answer_in_place_of_a_phantom(
     ask: Ask, stage: Standing, signer: FakeSigner
 ) -> None:
-    """Checklist (1): there is no token to hand out, and a JWT that says so would be taken for one."""
+    """Checklist (1), RFC 7662, 2.2: there is no token to hand out; a JWT that says so would be taken for one."""
     answers = {name: await ask(token, accept=PHANTOM) for name, token in (await unusable(stage)).items()}
     assert {name for name, answer in answers.items() if answer.body != INACTIVE} == set()
     assert {answer.headers["Content-Type"] for answer in answers.values()} == {"application/json"}
@@ -209,7 +209,7 @@ async def test_each_of_many_askers_gets_his_own_phantom(ask: Ask, stage: Standin
 async def test_without_the_signer_nothing_signed_is_said(
     ask: Ask, stage: Standing, signer: FakeSigner, status: int
 ) -> None:
-    """Checklist (6): 503 and Retry-After, never inactive; the plain answer goes on."""
+    """Checklist (6), RFC 9110, 15.6.4: 503 and Retry-After, never inactive; the plain answer goes on."""
     signer.status = status
     token = await stage.put_opaque()
     for accept in (SIGNED, PHANTOM):
@@ -221,7 +221,7 @@ async def test_without_the_signer_nothing_signed_is_said(
 
 
 async def test_without_the_store_no_form_says_anything(ask: Ask, stage: Standing, store: Any) -> None:
-    """Checklist (6): what was signed and kept a moment ago is no answer to a question asked now."""
+    """Checklist (6), RFC 9110, 15.6.4: what was signed a moment ago is no answer to a question asked now."""
     token = await stage.put_opaque()
     for accept in (SIGNED, PHANTOM):
         assert (await ask(token, accept=accept)).status == 200

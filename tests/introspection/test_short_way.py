@@ -120,7 +120,7 @@ async def test_what_was_revoked_is_told_so_on_the_short_way(wire: Wire, stage: S
 async def test_exp_and_the_store_count_on_the_short_way(
     wire: Wire, stage: Standing, clock: LeapingClock, store: FickleRedis
 ) -> None:
-    """Checklist (6), (10): 503 without the store, and `exp` on each answer."""
+    """Checklist (6), (10), RFC 9110, 15.6.4, RFC 7662, 4: 503 without the store, and `exp` on each answer."""
     token = await stage.put_opaque(exp=int(clock.now()) + 2)
     assert ACTIVE in (await wire.ask(token))[2]
     store.away = True
@@ -150,7 +150,7 @@ async def test_who_asks_is_proved_for_each_other_head(wire: Wire, stage: Standin
 async def test_another_trust_document_ends_what_a_connection_knows_of_its_caller(
     wire: Wire, stage: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checklist (2): a resource server that the root has dropped is refused on connections that stand, too."""
+    """Checklist (2), RFC 7662, 2.3: who was dropped by the root is refused on connections that stand, too."""
     token = await stage.put_opaque()
     for _ in range(2):
         assert ACTIVE in (await wire.ask(token))[2]
@@ -216,7 +216,7 @@ async def test_questions_sent_without_waiting_are_answered_in_order(wire: Wire, 
 
 
 async def test_a_body_that_asks_more_goes_the_long_way(wire: Wire, stage: Standing) -> None:
-    """The form is read by one reader: twice a parameter is 400 on each way (checklist 7)."""
+    """Checklist (7), RFC 6749, 3.2: the form is read by one reader, and twice a parameter is 400."""
     token = (await stage.put_opaque()).encode()
     body = b"token=" + token
     assert ACTIVE in (await wire.ask("", body=body))[2]

@@ -258,7 +258,7 @@ async def test_a_fault_of_ours_midway_is_a_last_line_and_no_end_of_the_answer(
 async def test_a_service_that_ends_says_so_to_whoever_sends_a_list(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checklist, every endpoint: what is cut off by a restart says up to where all is durable."""
+    """Checklist, every endpoint; RFC 9112, 8: what is cut off by a restart says up to where all is durable."""
 
     async def cancelled(*_: Any) -> Any:
         raise asyncio.CancelledError

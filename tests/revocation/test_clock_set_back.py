@@ -13,7 +13,7 @@ HOUR = 3600.0
 async def test_a_clock_that_was_set_back_dates_no_cutoff_into_the_past() -> None:
     """Whoever signed in within that hour would stay, and what names him be forgotten that hour too early.
 
-    Checklist, revocation (9) and (10).
+    Checklist, revocation (9) and (10); RFC 7009, 2.1.
     """
     clock = LeapingClock()
     async with standing(FickleRedis(), clock=clock) as stage:

@@ -24,7 +24,7 @@ def key(token_seconds: float) -> KeyRecord:
 
 @given(exp=st.floats(0, 1e11), skew=st.floats(0, 60), leeway=st.floats(10, 86_400))
 def test_a_tokens_revocation_outlives_the_token_at_every_clock(exp: float, skew: float, leeway: float) -> None:
-    """Kept at least the remaining life, the skew of both clocks, and what a request takes (checklist 9)."""
+    """Checklist 9, RFC 7009, 2: the remaining life, the skew of both clocks, and what a request takes."""
     keeping = Keeping(longest_token_seconds=300, grant_seconds=600, skew_seconds=skew, leeway_seconds=leeway)
     assert keeping.of_token({"exp": exp}, [], NOW) >= exp + 2 * skew + 10
 

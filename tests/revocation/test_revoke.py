@@ -194,7 +194,7 @@ async def test_another_clients_refresh_token_ends_nothing(office: Office) -> Non
 
 
 async def test_the_revocation_of_a_refresh_token_is_kept_for_as_long_as_its_grant(office: Office) -> None:
-    """Checklist 9: by the refresh token's own end, access tokens of its grant could outlive it."""
+    """Checklist 9, RFC 7009, 2.1: by the refresh token's own end, access tokens of its grant could outlive it."""
     now = office.stage.world.clock.now()
     token = await office.refresh()
     assert await office.revoke(token) == (200, None)

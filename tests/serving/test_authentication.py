@@ -93,7 +93,7 @@ async def test_who_was_let_in_by_a_header_is_known_by_it_and_held_to_the_rest(st
 
 
 async def test_basic_is_form_decoded(stage: Standing) -> None:
-    """Checklist (4): an id with a colon, a space and a letter beyond ASCII works only if it is decoded."""
+    """Checklist (4), RFC 6749, 2.3.1: an id with a colon, a space and a letter beyond ASCII is decoded."""
     assert (await ask(stage, value(ODD, "s e+c:r/é"))).client_id == ODD
 
 

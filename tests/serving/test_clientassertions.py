@@ -214,7 +214,7 @@ async def test_one_way_only(stage: Standing) -> None:
 
 
 async def test_an_assertion_is_used_once(stage: Standing) -> None:
-    """Checklist (5): whoever sees it on the way has nothing; and its `jti` is one client's own."""
+    """Checklist (5), RFC 7523, 3: whoever sees it on the way has nothing; and its `jti` is one client's own."""
     maker = Maker(stage.world)
     assertion = maker.make(jti="same")
     assert (await ask(stage, assertion)).client_id == SIGNING

@@ -47,7 +47,7 @@ async def test_a_form_that_is_ambiguous_or_too_large_is_refused(body: bytes) -> 
     "kind", [None, "application/json", "multipart/form-data; boundary=x", f"{FORM}; charset=latin-1"]
 )
 async def test_a_form_of_another_type_is_415(kind: str | None) -> None:
-    """Checklist, every endpoint: wrong content type 415."""
+    """Checklist, every endpoint; RFC 9110, 15.5.16: wrong content type 415."""
     with pytest.raises(web.HTTPUnsupportedMediaType):
         await read_form(request(b"a=1", kind))
 

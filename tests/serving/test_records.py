@@ -108,7 +108,7 @@ async def test_reads_asked_together_share_one_round_trip_and_tell_the_positions(
 async def test_a_store_that_is_away_is_unavailable_for_everyone_who_asks(
     store: RecordStore, redis: FickleRedis
 ) -> None:
-    """Checklist: a failure is 503, never an absent record; and a failed batch fails each waiter."""
+    """RFC 9110, 15.6.4: a failure is 503, never an absent record; and a failed batch fails each waiter."""
     redis.away = True
     token = new_access_token()
     for asked in (store.get(token), store.read(token), store.put(token, RECORD, expires_at=2e9), store.delete(token)):

@@ -208,7 +208,7 @@ async def test_errors_speak_the_language_of_their_route_and_give_nothing_away(cl
 
 
 async def test_a_wrong_method_path_type_or_size_is_refused_as_http_says(client: ClientSession) -> None:
-    """Checklist, every endpoint: 405 with Allow, 404, 415, 413."""
+    """Checklist, every endpoint; RFC 9110, 15.5: 405 with Allow, 404, 415, 413."""
     async with client.get("/echo") as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
     async with client.post("/nowhere") as answer:
