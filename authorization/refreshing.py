@@ -8,13 +8,13 @@ from authorization.asking import read_narrowed
 from authorization.grants import Grant
 from authorization.issuing import Issuing, Lives
 from authorization.metadata import REFRESH_TOKEN
-from authorization.turning import Step, end_of, ended, step_of, turned
+from authorization.turning import Step, ended, step_of, turned
 from keyturn import entropy
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.positions import Lane, Position
 from serving.authentication import Caller
 from serving.endings import Ending, Endings
-from serving.families import Families, Family, FamilyReading, Held, Swap, is_refresh_token, successor_of
+from serving.families import Families, Family, FamilyReading, Held, Swap, end_of, is_refresh_token, successor_of
 from serving.forms import Form
 from serving.parts import Parts
 from serving.problems import OAuthError, json_answer

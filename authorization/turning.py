@@ -5,8 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from keyturn.contract.encoding import b64url
-from keyturn.contract.selectors import grant_moment
-from serving.families import Family, mark_of, successor_of
+from serving.families import Family, end_of, mark_of, successor_of
 
 
 class Step(StrEnum):
@@ -64,9 +63,3 @@ def turned(family: Family, token: str, *, salt: bytes, now: float, store_now: fl
 def ended(family: Family) -> Family:
     """Return the family once nothing comes of it any more; what its last token was made of is forgotten."""
     return msgspec.structs.replace(family, ended=True, salt="")
-
-
-def end_of(family: Family, *, life_seconds: float) -> float:
-    """Return when a grant ends (Unix seconds): as it was promised, and not later than grants made today would."""
-    begun = grant_moment(family.claims.get("grant_id"))
-    return family.ends_at if begun is None else min(family.ends_at, begun + life_seconds)

@@ -7,6 +7,7 @@ from introspection.memory import Memory
 from introspection.routes import IntrospectionRoutes
 from introspection.settings import IntrospectionSettings
 from introspection.signed import SignedAnswers
+from keyturn.process.grants import GrantSettings
 from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
@@ -31,7 +32,10 @@ class IntrospectionService:
         signed = SignedAnswers(self._signer, parts.replica, parts.clock)
         memory = Memory(parts.replica, most=own.cached_tokens)
         self._export(memory)
-        judge = Judge(parts, self._records, families_of(settings, parts.redis), verifier, memory)
+        judge = Judge(
+            parts, self._records, families_of(settings, parts.redis), verifier, memory,
+            grant_seconds=settings.section(GrantSettings).life,
+        )  # fmt: skip
         self._routes = IntrospectionRoutes(parts, judge, signed)
 
     def _export(self, memory: Memory) -> None:

@@ -30,10 +30,18 @@ class Judge:
     """
 
     def __init__(
-        self, parts: Parts, records: RecordStore, families: Families, verifier: TokenVerifier, memory: Memory
+        self,
+        parts: Parts,
+        records: RecordStore,
+        families: Families,
+        verifier: TokenVerifier,
+        memory: Memory,
+        *,
+        grant_seconds: float,
     ) -> None:
+        """Let no grant last longer than `grant_seconds`: what revoked an older one may be forgotten."""
         self._parts, self._records, self._verifier, self._memory = parts, records, verifier, memory
-        self._families = families
+        self._families, self._grant_seconds = families, grant_seconds
         self._policies: dict[str, Policy] = {}
 
     async def judge(self, token: str, caller: Caller) -> Verdict:
@@ -96,13 +104,13 @@ class Judge:
         if held is None:
             return Verdict(Kind.INACTIVE, "no_record", state)
         family, replica, now = held.family, self._replica, self._now()
-        claims = family.token_claims()
+        claims = family.token_claims(life_seconds=self._grant_seconds)
         reason = None
         if claims["iss"] != replica.issuer:
             reason = "issuer"
         elif family.ended or not family.is_current(token):
             reason = "used"
-        elif now >= family.expires_at:
+        elif now >= claims["exp"]:
             reason = "expired"
         elif replica.revokes(replica.names(claims)):
             reason = "revoked"

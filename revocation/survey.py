@@ -40,8 +40,11 @@ class _Rows(NamedTuple):
 class Survey:
     """Looks at every record, a page at a time and within limits; one count at a time."""
 
-    def __init__(self, records: RecordStore, families: Families, replica: Replica, clock: Clock) -> None:
+    def __init__(
+        self, records: RecordStore, families: Families, replica: Replica, clock: Clock, *, grant_seconds: float
+    ) -> None:
         self._records, self._families, self._replica, self._clock = records, families, replica, clock
+        self._grant_seconds = grant_seconds
         self._counting = asyncio.Lock()
 
     async def count(self, entry: Entry) -> Count:
@@ -79,7 +82,8 @@ class Survey:
 
     async def _family_page(self, cursor: int) -> _Rows:
         page = await self._families.page(cursor)
-        good = [(name, family.token_claims()) for name, family in page.families if not family.ended]
+        standing = [(name, family) for name, family in page.families if not family.ended]
+        good = [(name, family.token_claims(life_seconds=self._grant_seconds)) for name, family in standing]
         return _Rows(page.following, page.names, good)
 
     def _is_live(self, claims: dict[str, object]) -> bool:

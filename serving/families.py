@@ -22,6 +22,7 @@ from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, credentia
 from keyturn.contract.encoding import b64url, encode_json, unb64url
 from keyturn.contract.errors import StoreUnavailable
 from keyturn.contract.positions import Lane, Position
+from keyturn.contract.selectors import grant_moment
 from keyturn.feed.redis import head_key
 from keyturn.process.logging import logger
 from keyturn.process.redis import is_server_failure, store_errors
@@ -83,9 +84,13 @@ class Family(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Say whether the current token was given for this one."""
         return hmac.compare_digest(mark_of(token), self.previous)
 
-    def token_claims(self) -> dict[str, Any]:
-        """Return the claims of the token that is good; none of them is a `jti`: it is revoked by its grant."""
-        times = {"iat": int(self.made_at), "exp": int(self.expires_at)}
+    def token_claims(self, *, life_seconds: float) -> dict[str, Any]:
+        """Return the claims of the token that is good; none of them is a `jti`: it is revoked by its grant.
+
+        It ends with a grant that lasts for at most `life_seconds`.
+        """
+        expires_at = min(self.expires_at, end_of(self, life_seconds=life_seconds))
+        times = {"iat": int(self.made_at), "exp": int(expires_at)}
         return {**self.claims, **times, TOKEN_USE: REFRESH}
 
 
@@ -222,6 +227,12 @@ class Families:
             return None if content is None else _FAMILY.decode(content)
         except msgspec.DecodeError:  # Of another version, which had other things to say.
             return None
+
+
+def end_of(family: Family, *, life_seconds: float) -> float:
+    """Return when a grant ends (Unix seconds): as it was promised, and not later than grants made today would."""
+    begun = grant_moment(family.claims.get("grant_id"))
+    return family.ends_at if begun is None else min(family.ends_at, begun + life_seconds)
 
 
 def mark_of(token: str) -> str:

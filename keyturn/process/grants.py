@@ -13,5 +13,5 @@ class GrantSettings(Section):
 
     SECTION: ClassVar[str] = "grants"
     life: Annotated[Duration, Range(300, 366 * 86_400)] = 30 * 86_400.0
-    """From sign-in to the moment by which everything that came of it has ended; set it alike for authorization and
-    revocation, which keeps for as long what names a grant."""
+    """From sign-in to the moment by which everything that came of it has ended; set it alike for authorization,
+    introspection and revocation, which keeps for as long what names a grant."""

@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authorization.turning import Step, end_of, ended, step_of, turned
+from authorization.turning import Step, ended, step_of, turned
 from keyturn import entropy
 from keyturn.contract.encoding import b64url
-from serving.families import Family, mark_of, successor_of
+from serving.families import Family, end_of, mark_of, successor_of
 from tests.clocks import START
 from tests.families import new_refresh_token
 

@@ -5,7 +5,9 @@ import json
 import pytest
 from aiohttp import ClientSession
 
+from keyturn import entropy
 from keyturn.contract.selectors import SelectorKind
+from keyturn.process.grants import GrantSettings
 from tests.building import CLIENT, RESOURCE, FickleRedis, Standing, basic
 from tests.families import begin, begin_turned, new_refresh_token
 from tests.introspection.conftest import Ask
@@ -52,6 +54,18 @@ async def test_what_is_not_good_or_anothers_is_told_by_the_same_bytes(ask: Ask, 
         answers, (200, INACTIVE)
     )
     assert b'"active":true' in (await ask(successor)).body
+
+
+async def test_a_grant_that_is_older_than_any_made_today_may_get_is_over(ask: Ask, stage: Standing) -> None:
+    """Where `grants.life` was shortened, what revoked an older grant is forgotten: it must not come back as active."""
+    now, life = stage.world.clock.now(), GrantSettings().life
+    lasting = {"ends_at": now + 2 * life, "expires_at": now + life}
+    younger = await begin(stage, claims={**OWN, "grant_id": entropy.uuid7(now - life + 600)}, **lasting)
+    older = await begin(stage, claims={**OWN, "grant_id": entropy.uuid7(now - life - 1)}, **lasting)
+    told = json.loads((await ask(younger)).body)
+    assert told["active"] is True
+    assert told["exp"] <= now + 601
+    assert (await ask(older)).body == INACTIVE
 
 
 async def test_a_revocation_of_its_grant_is_seen_at_once(ask: Ask, stage: Standing) -> None:

@@ -23,7 +23,7 @@ from keyturn.verifier.verifier import TokenVerifier
 from serving.authentication import BASIC, Caller
 from tests.building import CLIENTS, RESOURCE, FickleRedis, standing
 from tests.clocks import START, ManualClock
-from tests.families import families_of
+from tests.families import LIFE_SECONDS, families_of
 from tests.verifier.abroad import URL, Abroad
 from tests.world import AUDIENCE, ISSUER, policy
 
@@ -107,7 +107,14 @@ class Bench:
         self.sidecar = TokenVerifier(self.replica, self.clock, issuers=[keys])
         self.memory = Memory(self.replica, most=1000)
         service = TokenVerifier(self.replica, self.clock)
-        self.judge = Judge(self.stage.parts, self.stage.records, families_of(self.stage), service, self.memory)
+        self.judge = Judge(
+            self.stage.parts,
+            self.stage.records,
+            families_of(self.stage),
+            service,
+            self.memory,
+            grant_seconds=LIFE_SECONDS,
+        )
         self.caller = Caller(RESOURCE, CLIENTS[RESOURCE], BASIC)
         self.policy = policy(issuers=frozenset({ISSUER, URL}))
 

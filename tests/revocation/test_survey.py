@@ -16,7 +16,7 @@ from serving.problems import Busy
 from serving.records import RecordStore
 from tests.building import FickleRedis, new_access_token, new_record_keys
 from tests.clocks import ManualClock
-from tests.families import new_refresh_token
+from tests.families import LIFE_SECONDS, new_refresh_token
 from tests.revocation.conftest import Office
 from tests.world import Member, World
 
@@ -30,7 +30,7 @@ class Archive:
         self.world, self.member, self.redis = world, member, FickleRedis()
         keys = new_record_keys()
         self.records, self.families = RecordStore(self.redis, keys, world.clock), Families(self.redis, keys)
-        self.survey = Survey(self.records, self.families, member.replica, world.clock)
+        self.survey = Survey(self.records, self.families, member.replica, world.clock, grant_seconds=LIFE_SECONDS)
 
     async def keep(self, count: int = 1, **claims: Any) -> None:
         """Keep records with these claims, each a token of its own."""
