@@ -20,7 +20,7 @@ _HASH_KEY = bytes(16)  # Nothing of the index that it is for is ever told.
 class Count(NamedTuple):
     """What was found, of how many names in the store, and whether those were all.
 
-    A grant counts once, however many of its tokens are good; of its refresh tokens at most one is.
+    A grant counts once, however many of its tokens are good. Of a family of refresh tokens at most one is.
     """
 
     grants: int
