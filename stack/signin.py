@@ -90,7 +90,7 @@ class DevelopmentSignIn:
     async def show(self, request: web.Request) -> web.Response:
         """Ask for a name."""
         _, challenge = await self._read(request)
-        login = (await self._ask("GET", challenge)).object()
+        login = (await self._ask("GET", challenge, accept=(200, 404))).object()
         page = _PAGE.format(
             path=PATH, challenge=escape(challenge), client=escape(str(login["client_id"])), longest=LONGEST_NAME,
             scopes=escape(" ".join(login["scopes"]) or "nothing"), audiences=escape(" ".join(login["audiences"])),
@@ -101,7 +101,7 @@ class DevelopmentSignIn:
         """Believe the name, and send the browser back."""
         form, challenge = await self._read(request)
         said = {"sub": form.get("name", "")} if form.get("answer", "allow") == "allow" else {"error": "access_denied"}
-        told = await self._ask("POST", challenge, json=said)
+        told = await self._ask("POST", challenge, accept=(200, 400, 404), json=said)
         if told.status == 400:  # noqa: PLR2004 - HTTP
             raise OAuthError("invalid_request", told.problem)
         headers = {**NO_STORE, **PAGE_HEADERS, hdrs.LOCATION: str(told.object()["redirect_to"])}
@@ -120,12 +120,12 @@ class DevelopmentSignIn:
             raise OAuthError("invalid_request", "there is no login_challenge: begin at the application")
         return form, challenge
 
-    async def _ask(self, method: str, challenge: str, **asked: Any) -> Answer:
+    async def _ask(self, method: str, challenge: str, *, accept: tuple[int, ...], **asked: Any) -> Answer:
         try:
             async with origin(self._parts.issuer) as issuer:
                 token = (await get_token(issuer, self._credentials, scope=LOGIN_SCOPE))["access_token"]
                 told = await issuer.ask(
-                    method, f"/logins/{challenge}", authorization=bearer(token), accept=(200, 400, 404), **asked
+                    method, f"/logins/{challenge}", authorization=bearer(token), accept=accept, **asked
                 )
         except CannotTell as error:
             raise Busy(str(error)) from error
