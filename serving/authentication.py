@@ -235,7 +235,7 @@ async def require_scope(request: web.Request, records: RecordStore, parts: Parts
         raise BearerError("invalid_token", "expired, revoked or unknown")
     client = replica.trust.document.clients.get(str(claims.get("client_id")))
     if client is None or scope not in client.scopes:
-        raise BearerError("invalid_token", "its client is gone")
+        raise BearerError("invalid_token", "its client is gone, or may not ask for this (any more)")
     if claims.get("sub") != claims.get("client_id"):
         raise BearerError("invalid_token", "a user's token, and no client's own")
     if scope not in str(claims.get("scope", "")).split(" "):

@@ -45,7 +45,7 @@ class NewClient:
             raise MalformedInput(f"a client has at most {MOST_REDIRECTS} redirect URIs")
         if (CODE_GRANT in grants) != bool(self.redirects):
             raise MalformedInput(f"the grant {CODE_GRANT} and redirect URIs go together: users are sent back there")
-        if self.public and (not grants or grants - PUBLIC_GRANTS or self.may_introspect):
+        if self.public and (CODE_GRANT not in grants or grants - PUBLIC_GRANTS or self.may_introspect):
             raise MalformedInput(f"a public client signs users in, by {CODE_GRANT} and {REFRESH_GRANT}, and no more")
         if not OPERATING_SCOPES.isdisjoint(self.scopes) and (grants - {CLIENT_GRANT} or not self.always_opaque):
             raise MalformedInput(f"a client that operates has the grant {CLIENT_GRANT} alone, and opaque tokens always")

@@ -377,6 +377,7 @@ async def test_a_confidential_client_gets_a_secret_that_fits(home: Home) -> None
         (["x", "--public"], "public client"),
         (["x", "--public", "--grant", "client_credentials"], "public client"),
         (["x", "--public", "--grant", "authorization_code"], "go together"),
+        (["x", "--public", "--grant", "refresh_token"], "public client"),
         (["x", "--redirect", "https://x.example/"], "go together"),
         (["x", "--grant", "authorization_code", "--redirect", "http://x.example/"], "https"),
         (["x", "--scope", "two words"], "one word"),
