@@ -230,6 +230,19 @@ def test_a_hash_is_found_whether_or_not_it_stands_where_it_is_expected(monkeypat
     assert not any(looks(index, name + 1) for name in crowded[2:])
 
 
+def test_what_is_held_for_longer_is_not_added_again_where_the_marks_cannot_tell_the_buckets_apart() -> None:
+    """Held twice it would be counted twice, and leave its bucket with one of the two still there."""
+    index, apart = RevocationIndex(KEY), 16 * BUCKET_SECONDS
+    names = [number * SPREAD % 2**64 for number in range(50)]
+    index.add_tokens(names, [300.0 + apart] * 50)
+    index.add_tokens(names, [300.0] * 50)
+    assert len(index) == 50
+    index.add_tokens(names[:9], [300.0 + 2 * apart] * 9)
+    assert len(index) == 50
+    assert index.prune(300.0 + apart + 1) == 41
+    assert [looks(index, name) for name in names] == [True] * 9 + [False] * 41
+
+
 def test_what_arrives_together_is_held_as_if_it_had_come_one_by_one() -> None:
     """Snapshots name leaves by their digests: who took the same events in another way must not load them anew."""
     selectors = [
