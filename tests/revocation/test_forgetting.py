@@ -148,8 +148,10 @@ def test_the_least_leeway_is_just_long_enough(short_seconds: float) -> None:
     """
     leeway, publisher, issuer = LEEWAY_SECONDS - short_seconds, -SKEW_SECONDS / 2, SKEW_SECONDS / 2
     keeping = keeping_for(leeway)
-    kept_seconds = keeping.of_selector(SelectorKind.SUBJECT, (), publisher)
-    clock = ManualClock(now=1_800_000_000 // BUCKET_SECONDS * BUCKET_SECONDS - kept_seconds)  # No bucket keeps it on.
+    kept_seconds = keeping.after(publisher + TOKEN_SECONDS)
+    whole = 1_800_000_000 // TOKEN_SECONDS * TOKEN_SECONDS
+    assert whole % BUCKET_SECONDS == 0  # Neither a bucket nor the rounding of lives keeps it on.
+    clock = ManualClock(now=whole - kept_seconds)
     late_seconds = LEASE_SECONDS + REQUEST_SECONDS
     bench, claims = asyncio.run(begun(publisher, issuer, late_seconds, cutoff=True, keeping=keeping, clock=clock))
     bench.clock.advance(kept_seconds - publisher + 0.001)
