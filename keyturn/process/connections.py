@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from hiredis import Reader
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
@@ -15,7 +16,7 @@ Address = tuple[str, int]
 
 
 class _Bounded(AbstractConnection):
-    """Waits for the answers to its login only so long, and keeps a cancellation that arrives as a command is written.
+    """Waits for the answers to its login only so long, and writes within its timeout without a task for each command.
 
     The client library gives the login the socket's timeout, and one that subscribes has none: where the answers get
     lost on the way, it would wait for ever. It writes under `asyncio.wait_for`, and that of Python 3.11 drops a
@@ -31,13 +32,33 @@ class _Bounded(AbstractConnection):
             raise RedisTimeoutError("the server did not answer the login") from error
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        """Write a command; raises CancelledError if that was asked of the task meanwhile."""
-        task = asyncio.current_task()
-        asked = task.cancelling() if task is not None else 0
-        await super().send_packed_command(command, check_health)
-        if task is not None and task.cancelling() > asked:
-            await self.disconnect(nowait=True)  # Nobody is going to read the answer.
-            raise asyncio.CancelledError
+        """Write a command; raises the client's TimeoutError and ConnectionError, and then is not connected any more."""
+        if not self.is_connected:
+            await self.connect()  # type: ignore[no-untyped-call]
+        elif check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]
+        if isinstance(command, str):
+            command = command.encode()
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command([command] if isinstance(command, bytes) else command)
+        except BaseException as error:
+            await self.disconnect(nowait=True)  # Nobody can send the rest of it.
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("the server did not take a command") from None
+            if isinstance(error, OSError):
+                raise RedisConnectionError(f"a command could not be written: {error}") from error
+            raise
+
+    async def can_read_destructive(self) -> bool:
+        """Say whether something stands here that nobody asked for; raises where the server has closed.
+
+        The library waits a turn of the loop for what may come; what the loop has seen by now tells the same.
+        """
+        arrived, unread = getattr(self._reader, "_buffer", None), getattr(self._parser, "_reader", None)
+        if isinstance(unread, Reader) and self.is_connected and arrived == b"" and not unread.has_data():
+            return self._reader is None or self._reader.at_eof()
+        return bool(await super().can_read_destructive())  # type: ignore[no-untyped-call]
 
 
 class Guiding(Protocol):

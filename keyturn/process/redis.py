@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import (
     AuthenticationError,
@@ -48,7 +48,38 @@ _AT_FAULT = frozenset(
 Answer = TypeVar("Answer")
 
 
-class _GuidedPool(BlockingConnectionPool):
+class _Pool(BlockingConnectionPool):
+    """A pool without ceremony for who finds a connection free, as long as nobody waits for one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._in_line = 0
+
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        """Return a connection that stands."""
+        if self._in_line == 0 and self.can_get_connection():
+            connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+            try:
+                await self.ensure_connection(connection)
+            except BaseException:
+                await self.release(connection)
+                raise
+            return connection
+        self._in_line += 1
+        try:
+            return await super().get_connection(*arguments, **options)
+        finally:
+            self._in_line -= 1
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        if self._in_line:
+            await super().release(connection)
+        else:
+            await ConnectionPool.release(self, connection)
+
+
+class _GuidedPool(_Pool):
     """A pool whose guide hears of each command, so that none goes to a server of the past for long."""
 
     async def get_connection(self, *arguments: Any, **options: Any) -> Any:
@@ -101,7 +132,7 @@ def connect(
         "connection_class": connection_class(theirs, guided=guide is not None),
     }
     if guide is None:
-        return Redis.from_pool(BlockingConnectionPool(**options))
+        return Redis.from_pool(_Pool(**options))
     return Redis.from_pool(_GuidedPool(guide=guide, **options))
 
 
