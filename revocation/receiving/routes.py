@@ -49,7 +49,7 @@ class ReceivingRoutes:
             raise web.HTTPUnsupportedMediaType
         try:
             sent = await self._senders.opened(await request.read(), types=SET_TYPES)
-            now = self._parts.clock.now()
+            now = self._parts.now()
             meaning = read_event(sent.claims, sent.issuer, now=now, skew_seconds=self._parts.skew_seconds)
         except EventRefused as error:
             self._count(request, "set", "refused")
@@ -73,7 +73,7 @@ class ReceivingRoutes:
         token = form.get("logout_token")
         if token is None:
             raise OAuthError("invalid_request", "logout_token is missing")
-        now, skew = self._parts.clock.now(), self._parts.skew_seconds
+        now, skew = self._parts.now(), self._parts.skew_seconds
         try:
             compact = token.encode("utf-8", "surrogatepass")
             sent = await self._senders.opened(compact, types=LOGOUT_TYPES)
@@ -92,7 +92,7 @@ class ReceivingRoutes:
 
     async def _carry_out(self, request: web.Request, kind: str, sent: Sent, meaning: Meaning) -> None:
         """Return once all is durable; raises what the writer raises, and then the sender has to send it again."""
-        now = self._parts.clock.now()
+        now = self._parts.now()
         await self._write([
             Entry(selector=one, until=self._keeping.of_foreign(one, now), reason=REASON) for one in meaning.selectors
         ])  # fmt: skip

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from keyturn.contract.errors import FeedUnavailable
 from keyturn.contract.events import RevocationsEvent, open_event
 from keyturn.contract.positions import Lane
-from keyturn.contract.selectors import Selector
+from keyturn.contract.selectors import Entry, Selector
 from revocation.receiving.meaning import LOGOUT
 from serving.service import Service
 from tests.revocation.conftest import Office, office_on
@@ -59,13 +59,15 @@ class Desk:
             return answer.status, json.loads(text) if text else None
 
     async def revoked(self) -> list[Selector]:
+        """Return all that is named in the lane."""
+        return [entry.selector for entry in await self.entries()]
+
+    async def entries(self) -> list[Entry]:
         """Return all that stands in the lane."""
         stage = self.office.stage
         events = await stage.parts.feed.events(Lane.REVOCATIONS, epoch=1, after=0)
         opened = [open_event(one, Lane.REVOCATIONS, stage.parts.replica.trust.role(Lane.REVOCATIONS)) for one in events]
-        return [
-            entry.selector for one in opened if isinstance(one.event, RevocationsEvent) for entry in one.event.entries
-        ]
+        return [entry for one in opened if isinstance(one.event, RevocationsEvent) for entry in one.event.entries]
 
 
 @asynccontextmanager
@@ -113,6 +115,17 @@ async def test_a_logout_token_is_revoked_before_it_is_taken_and_once(desk: Desk)
     assert {(one.kind, one.value) for one in await desk.revoked()} == {("sid", "s-1"), ("sub", "alice")}
     status, answer = await desk.send_logout(token)
     assert (status, answer["error"]) == (400, "invalid_request")
+
+
+async def test_a_clock_that_was_set_back_refuses_no_event_and_forgets_none_early(desk: Desk) -> None:
+    """What is an hour ahead of our clock is now by the publishers' word, and is kept for as long from then on."""
+    stage = desk.office.stage
+    truth = stage.parts.replica.heard_at
+    stage.world.clock.ahead_seconds = -3600
+    assert await desk.send(desk.event(iat=int(truth))) == (202, None)
+    (entry,) = await desk.entries()
+    assert entry.selector.value == "alice"
+    assert entry.until >= truth + 3600  # The issuer's tokens live for an hour.
 
 
 async def test_what_an_attacker_sends_is_refused_and_revokes_nothing(desk: Desk) -> None:
