@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from hiredis import Reader
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
@@ -49,16 +48,6 @@ class _Bounded(AbstractConnection):
             if isinstance(error, OSError):
                 raise RedisConnectionError(f"a command could not be written: {error}") from error
             raise
-
-    async def can_read_destructive(self) -> bool:
-        """Say whether something stands here that nobody asked for; raises where the server has closed.
-
-        The library waits a turn of the loop for what may come; what the loop has seen by now tells the same.
-        """
-        arrived, unread = getattr(self._reader, "_buffer", None), getattr(self._parser, "_reader", None)
-        if isinstance(unread, Reader) and self.is_connected and arrived == b"" and not unread.has_data():
-            return self._reader is None or self._reader.at_eof()
-        return bool(await super().can_read_destructive())  # type: ignore[no-untyped-call]
 
 
 class Guiding(Protocol):
