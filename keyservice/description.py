@@ -10,8 +10,10 @@ from keyturn.verifier.freshness import State
 from serving.forms import JSON_TYPE
 from serving.openapi import (
     EVERYBODY,
+    IDEMPOTENCY_KEY,
     OPERATOR,
     RECEIPT,
+    WAIT,
     Schema,
     answer,
     array,
@@ -22,7 +24,6 @@ from serving.openapi import (
     record,
     text,
 )
-from serving.receipts import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Quorum
 
 JWKS_TYPE: Final = "application/jwk-set+json"
 LINES_TYPE: Final = "application/x-ndjson"
@@ -33,23 +34,6 @@ _MOMENT_OR_NOT_YET: Final[Schema] = {"type": ["number", "null"], "description": 
 _USE: Final[Schema] = {"enum": list(Use)}
 _PHASE: Final[Schema] = {"enum": list(Phase)}
 _REASON: Final = text(LONGEST_REASON, shortest=0, about="For people; it stands in the signed event")
-_WAIT: Final = (
-    in_query(
-        "wait",
-        {"enum": [Quorum.ALL, Quorum.MOST]},
-        "Answer once all live verifiers hold it, or more than half of them; or at the timeout (202)",
-    ),
-    in_query(
-        "timeout",
-        {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS, "default": DEFAULT_WAIT_SECONDS},
-        "How many seconds to wait at most",
-    ),
-)
-_IDEMPOTENCY_KEY: Final = in_header(
-    "Idempotency-Key",
-    {"type": "string", "pattern": "^[!-~]{1,128}$"},
-    "By it an order that is repeated is recognised, and carried out once",
-)
 
 
 def _receipt(**more: Schema) -> Schema:
@@ -118,7 +102,7 @@ ROTATE: Final[Schema] = {
     "summary": "Let the next key sign, now or at a moment to come",
     "tags": ["keys"],
     "security": OPERATOR,
-    "parameters": [*_WAIT, _IDEMPOTENCY_KEY],
+    "parameters": [*WAIT, IDEMPOTENCY_KEY],
     "requestBody": body(
         JSON_TYPE,
         record(
@@ -148,7 +132,7 @@ REVOKE_KEY: Final[Schema] = {
     "summary": "Reject a key by name; its successor signs at once",
     "tags": ["keys"],
     "security": OPERATOR,
-    "parameters": [in_path("kid", _KID, "The key, as GET /keys names it"), *_WAIT, _IDEMPOTENCY_KEY],
+    "parameters": [in_path("kid", _KID, "The key, as GET /keys names it"), *WAIT, IDEMPOTENCY_KEY],
     "requestBody": body(
         JSON_TYPE, record({"alg": text(16), "reason": _REASON}, optional=["alg", "reason"]), required=False
     ),
@@ -199,7 +183,7 @@ IMPORT: Final[Schema] = {
     "summary": "Bring keys of another issuer, to verify what they signed or to sign next",
     "tags": ["keys"],
     "security": OPERATOR,
-    "parameters": [*_WAIT],
+    "parameters": [*WAIT],
     "requestBody": body(
         JSON_TYPE,
         record(

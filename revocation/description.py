@@ -10,9 +10,11 @@ from serving.forms import FORM_TYPE, JSON_TYPE, LONGEST_VALUE
 from serving.openapi import (
     CLIENT,
     EVERYBODY,
+    IDEMPOTENCY_KEY,
     OPERATOR,
     OTHER_FIELDS,
     RECEIPT,
+    WAIT,
     Schema,
     answer,
     array,
@@ -23,28 +25,10 @@ from serving.openapi import (
     record,
     text,
 )
-from serving.receipts import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Quorum
 
 LONGEST_REASON: Final = 200
 MOST_LINES: Final = 10_000_000  # Of a list.
 MOST_DIGITS: Final = 15  # Of a sequence: a number that JSON carries exactly.
-_WAIT: Final = (
-    in_query(
-        "wait",
-        {"enum": [Quorum.ALL, Quorum.MOST]},
-        "Answer once all live verifiers hold it, or more than half of them; or at the timeout (202)",
-    ),
-    in_query(
-        "timeout",
-        {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS, "default": DEFAULT_WAIT_SECONDS},
-        "How many seconds to wait at most",
-    ),
-)
-_IDEMPOTENCY_KEY: Final = in_header(
-    "Idempotency-Key",
-    {"type": "string", "pattern": "^[!-~]{1,128}$"},
-    "By it an order that is repeated is recognised, and carried out once",
-)
 _ADOPTION: Final = {
     "adoption": {
         "operationId": "adoption",
@@ -59,7 +43,7 @@ REVOKE: Final[Schema] = {
     "summary": "Revoke a token for the client that it was issued to (RFC 7009)",
     "tags": ["revocation"],
     "security": CLIENT,
-    "parameters": _WAIT,
+    "parameters": WAIT,
     "requestBody": body(
         FORM_TYPE,
         record(
@@ -135,7 +119,7 @@ def revoke_selected(issuers: Sequence[str]) -> Schema:
     "summary": "Revoke all that a selector names",
     "tags": ["revocation"],
     "security": OPERATOR,
-    "parameters": [*_WAIT, _IDEMPOTENCY_KEY],
+    "parameters": [*WAIT, IDEMPOTENCY_KEY],
     "requestBody": body(
         JSON_TYPE,
         record(
@@ -208,7 +192,7 @@ REVOKE_LIST: Final[Schema] = {
             {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e11},
             "The moment of cutoffs that name none, in Unix seconds, not later than now",
         ),
-        *_WAIT,
+        *WAIT,
     ],
     "requestBody": body("application/x-ndjson", {"description": "A selector a line, as POST /revocations takes it"}),
     "responses": {

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, credential_kind, make_credential
 from keyturn.contract.encoding import b64url, encode_json, unb64url
@@ -25,13 +24,12 @@ from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import grant_moment
 from keyturn.feed.redis import head_key
 from keyturn.process.logging import logger
-from keyturn.process.redis import is_server_failure, store_errors
 from serving.endings import ENDINGS_KEY, MOST_ENDINGS
 from serving.gathering import Gathering
 from serving.problems import Busy
 from serving.records import Positions, RecordKeys, Renew
 from serving.sealing import Sealer
-from serving.storing import stored
+from serving.storing import listed, stored
 
 PREFIX: Final = "keyturn:family:"
 TOKEN_USE, REFRESH = "token_use", "refresh"
@@ -39,8 +37,6 @@ FAMILY_UNREADABLE: Final = "family_unreadable"
 _PURPOSE: Final = b"keyturn refresh token family"
 _FAMILY_BYTES: Final = 16  # Of a token's 32 random ones; the others are its own.
 _MOST_READ_TOGETHER: Final = 256
-_LISTED_TOGETHER: Final = 256
-_LONGEST_REASON: Final = 200
 
 # Keys: family, head of the revocations lane, endings. A family is replaced only where the lane still stands where the
 # grant was judged, and the family is as it was read; the ending of a grant is written down in the same step.
@@ -174,18 +170,9 @@ class Families:
 
     async def page(self, cursor: int) -> FamilyPage:
         """Return some of all families, from a cursor on, as `RecordStore.page` does."""
-        with store_errors(StoreUnavailable):
-            following, names = await self._redis.scan(cursor, match=PREFIX + "*", count=_LISTED_TOGETHER)
-            pipeline = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.get(name)
-            boxes = await pipeline.execute(raise_on_error=False) if names else []
-            for box in boxes:
-                if isinstance(box, RedisError) and is_server_failure(box):  # Of another type than ours is no failure.
-                    raise box
-        found = [(name.decode("ascii", "replace"), box) for name, box in zip(names, boxes, strict=True)]
-        opened = ((name, self._opened(name, box)) for name, box in found if isinstance(box, bytes))
-        return FamilyPage(int(following), len(names), [(name, one) for name, one in opened if one is not None])
+        some = await listed(self._redis, PREFIX, cursor)
+        opened = ((name, self._opened(name, box)) for name, box in some.boxes)
+        return FamilyPage(some.following, some.names, [(name, one) for name, one in opened if one is not None])
 
     async def _read(self, token: str) -> FamilyReading:
         names = self._names(token)

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from serving.forms import JSON_TYPE, LONGEST_NAME, LONGEST_VALUE, MOST_FIELDS
 from serving.problems import Style
+from serving.receipts import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Quorum
 from serving.routing import OPERATIONS, Described
 
 OPENAPI: Final = "3.1.0"
@@ -222,3 +223,22 @@ _COMPONENTS: Final[Schema] = {
         },
     },
 }
+
+
+WAIT: Final = (
+    in_query(
+        "wait",
+        {"enum": [Quorum.ALL, Quorum.MOST]},
+        "Answer once all live verifiers hold it, or more than half of them; or at the timeout (202)",
+    ),
+    in_query(
+        "timeout",
+        {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS, "default": DEFAULT_WAIT_SECONDS},
+        "How many seconds to wait at most",
+    ),
+)
+IDEMPOTENCY_KEY: Final = in_header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    "By it an order that is repeated is recognised, and carried out once",
+)

@@ -20,9 +20,9 @@ from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import head_key
 from keyturn.process.logging import logger
-from keyturn.process.redis import is_server_failure, store_errors
+from keyturn.process.redis import store_errors
 from serving.gathering import Gathering
-from serving.storing import stored
+from serving.storing import listed, stored
 
 PREFIX = "keyturn:record:"
 RECORD_UNREADABLE = "record_unreadable"
@@ -31,7 +31,6 @@ MOST_RECORD_KEYS = 4  # A record that is not there is looked for under each of t
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _MOST_READ_TOGETHER = 256
-_LISTED_TOGETHER = 256
 _LONGEST_REASON = 200
 
 
@@ -170,18 +169,9 @@ class RecordStore:
         A record that is there all the while is on one of the pages, or on several; what does not open is passed over,
         since it is nobody's token. One page takes the server and us a few milliseconds. Raises StoreUnavailable.
         """
-        with store_errors(StoreUnavailable):
-            following, names = await self._redis.scan(cursor, match=self._prefix + "*", count=_LISTED_TOGETHER)
-            pipeline = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.get(name)
-            boxes = await pipeline.execute(raise_on_error=False) if names else []
-            for box in boxes:
-                if isinstance(box, RedisError) and is_server_failure(box):  # Of another type than ours is no failure.
-                    raise box
-        found = [(name.decode("ascii", "replace"), box) for name, box in zip(names, boxes, strict=True)]
-        opened = ((name, self._unsealed(name, box)) for name, box in found if isinstance(box, bytes))
-        return Page(int(following), len(names), [(name, record) for name, record in opened if record is not None])
+        some = await listed(self._redis, self._prefix, cursor)
+        opened = ((name, self._unsealed(name, box)) for name, box in some.boxes)
+        return Page(some.following, some.names, [(name, record) for name, record in opened if record is not None])
 
     async def delete(self, token: str) -> None:
         """Forget a token's record; one that is not there is forgotten already."""

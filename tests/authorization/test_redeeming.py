@@ -190,22 +190,26 @@ async def test_a_clock_that_runs_ahead_dates_no_sign_in_past_a_revocation_to_com
     assert (await door.redeem(code))[1]["error"] == "invalid_grant"
 
 
+def revoking_meanwhile(stage: Standing, signer: FakeSigner, subject: str) -> list[str]:
+    """Have a subject revoked elsewhere each time that something is being signed; return whom, as often as it was."""
+    rounds: list[str] = []
+
+    async def meanwhile() -> None:
+        rounds.append(subject)
+        entry = stage.world.entry(SelectorKind.SUBJECT, subject, before=stage.world.clock.now())
+        await stage.revoke(entry, elsewhere=True)
+
+    signer.meanwhile = meanwhile  # type: ignore[method-assign]
+    return rounds
+
+
 async def test_a_revocation_that_arrives_while_the_token_is_made_wins(
     door: Door, stage: Standing, signer: FakeSigner
 ) -> None:
     """Architecture, revocation: the consuming script asks where the lane stands; nothing slips in between."""
-    code, rounds = await door.code(), 0
-
-    async def meanwhile() -> None:
-        nonlocal rounds
-        rounds += 1
-        await stage.revoke(
-            stage.world.entry(SelectorKind.SUBJECT, "alice", before=stage.world.clock.now()), elsewhere=True
-        )
-
-    signer.meanwhile = meanwhile  # type: ignore[method-assign]
+    code, rounds = await door.code(), revoking_meanwhile(stage, signer, "alice")
     assert (await door.redeem(code))[1]["error"] == "invalid_grant"
-    assert rounds == 1
+    assert len(rounds) == 1
 
 
 @pytest.mark.parametrize(("subject", "status"), [("alice", 400), ("bob", 200)])
@@ -218,35 +222,18 @@ async def test_what_only_the_store_knows_yet_is_asked_of_the_store(
         signer_of(stage, tmp_path) as signer,
         door_on(stage, identity, tmp_path, signer=f"unix:{tmp_path}/run/sign.sock") as door,
     ):
-        code, rounds = await door.code(), 0
-
-        async def meanwhile() -> None:
-            nonlocal rounds
-            rounds += 1
-            entry = stage.world.entry(SelectorKind.SUBJECT, subject, before=stage.world.clock.now())
-            await stage.revoke(entry, elsewhere=True)
-
-        signer.meanwhile = meanwhile  # type: ignore[method-assign]
+        code, rounds = await door.code(), revoking_meanwhile(stage, signer, subject)
         assert (await door.redeem(code))[0] == status
-        assert rounds == 1
+        assert len(rounds) == 1
 
 
 async def test_revocations_of_others_meanwhile_are_no_hindrance(
     door: Door, stage: Standing, signer: FakeSigner
 ) -> None:
     """The lane moves on all the time: the grant is judged again there, and nothing is signed twice."""
-    code, rounds = await door.code(), 0
-
-    async def meanwhile() -> None:
-        nonlocal rounds
-        rounds += 1
-        await stage.revoke(
-            stage.world.entry(SelectorKind.SUBJECT, "bob", before=stage.world.clock.now()), elsewhere=True
-        )
-
-    signer.meanwhile = meanwhile  # type: ignore[method-assign]
+    code, rounds = await door.code(), revoking_meanwhile(stage, signer, "bob")
     assert (await door.redeem(code))[0] == 200
-    assert rounds == 1
+    assert len(rounds) == 1
 
 
 async def test_without_a_signer_the_code_is_not_used_up(door: Door, signer: FakeSigner) -> None:

@@ -112,7 +112,7 @@ async def test_a_count_that_reaches_its_limits_says_that_it_is_not_complete(
     """At least so many must not look like exactly so many."""
     entry = archive.entry(SelectorKind.ALL, before=archive.world.clock.now())
     monkeypatch.setattr(limits, "MOST_RECORDS", 1)
-    monkeypatch.setattr("serving.records._LISTED_TOGETHER", 2)
+    monkeypatch.setattr("serving.storing._LISTED_TOGETHER", 2)
     count = await archive.survey.count(entry)
     assert (count.complete, 1 <= count.scanned < 5, count.records == count.scanned) == (False, True, True)
     monkeypatch.setattr(limits, "MOST_RECORDS", 1_000)
