@@ -39,6 +39,9 @@ class Sample:
     cpu_share: float
     """How much of its CPU the server used: well under 1 means that something else was the limit."""
 
+    stolen_share: float
+    """How much of both CPUs the machine's host gave to others meanwhile: with much of it, a pause says nothing."""
+
     p99_ms: float
     """What 99 of 100 answers took at most; each connection asks again as soon as it was answered."""
 
@@ -124,18 +127,20 @@ def sample(target: Target, tokens: Path, *, seconds: float, script: str = "token
         str(target.asked or tokens),
     ]  # fmt: skip
     clock = SystemClock()
-    began_at, cpu_before = clock.boottime(), _cpu_seconds(target.pid)
+    began_at, cpu_before, stolen_before = clock.boottime(), _cpu_seconds(target.pid), _stolen_seconds()
     with pinned(LOAD_CPU):
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
     elapsed = clock.boottime() - began_at
     cpu_share = (_cpu_seconds(target.pid) - cpu_before) / elapsed
+    stolen_share = (_stolen_seconds() - stolen_before) / elapsed / (os.cpu_count() or 1)
     rate, spoiled = _RATE.search(done.stdout), _SPOILED.search(done.stdout)
     if rate is None or spoiled is not None:
         raise MeasurementSpoiledError(f"{target.name}: {spoiled.group().strip() if spoiled else done.stderr.strip()}")
     p99 = _P99.search(done.stdout)
     if p99 is None or float(rate.group(1)) == 0:
         raise MeasurementSpoiledError(f"{target.name} answered nothing in {seconds} s")
-    return Sample(float(rate.group(1)), cpu_share, float(p99.group(1)) * _MILLISECONDS[p99.group(2)])
+    p99_ms = float(p99.group(1)) * _MILLISECONDS[p99.group(2)]
+    return Sample(rate=float(rate.group(1)), cpu_share=cpu_share, stolen_share=stolen_share, p99_ms=p99_ms)
 
 
 def until(holds: Callable[[], bool], name: str, process: subprocess.Popen[bytes]) -> None:
@@ -170,3 +175,9 @@ def _answers_200(port: int, path: str) -> bool:
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def _stolen_seconds() -> float:
+    """Return for how long, all CPUs together, the host ran others while this machine had something to do."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+    return int(fields[8]) / _TICKS_PER_SECOND

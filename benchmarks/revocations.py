@@ -5,6 +5,8 @@ import gc
 import struct
 import sys
 import tracemalloc
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -57,6 +59,7 @@ def _memory(names: Sequence[int]) -> list[Row]:
     others = _random_names(LOOK_UPS)
     times = {"held": names[::-1][:LOOK_UPS], "not held": others}
     looked = {what: median(_look(index, asked, what == "held") for _ in range(ROUNDS)) for what, asked in times.items()}
+    yardstick = median(_bisect(array("Q", sorted(names)), times["held"]) for _ in range(ROUNDS))
     packed = pack([index])
     steps = _longest_step(packed.sections[0].hash_key, index)
     tracemalloc.start()
@@ -69,6 +72,7 @@ def _memory(names: Sequence[int]) -> list[Row]:
     pauses.sort()
     facts = {
         **{f"look-up of a hash that is {what}, us": round(one, 2) for what, one in looked.items()},
+        "bisection in one sorted array of all, us": round(yardstick, 2),
         f"arrival of {TOGETHER} together, median us": round(median(pauses) * 1e6, 1),
         f"arrival of {TOGETHER} together, 99.9 % us": round(pauses[int(len(pauses) * 0.999)] * 1e6, 1),
         "longest pause while 1 million arrive, ms": round(pauses[-1] * 1e3, 2),
@@ -98,6 +102,17 @@ def _look(index: RevocationIndex, names: Sequence[int], held: bool) -> float:
     took = clock.boottime() - began
     if found != (len(names) if held else 0):
         raise AssertionError("the index does not hold what it was given, or more")
+    return took / len(names) * 1e6
+
+
+def _bisect(hashes: "array[int]", names: Sequence[int]) -> float:
+    """Return the microseconds that the plainest look-up takes, which can neither forget nor be put together quickly."""
+    clock = SystemClock()
+    began = clock.boottime()
+    found = sum(hashes[bisect_left(hashes, name)] == name for name in names)
+    took = clock.boottime() - began
+    if found != len(names):
+        raise AssertionError("the array does not hold what it was given")
     return took / len(names) * 1e6
 
 

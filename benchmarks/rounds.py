@@ -48,11 +48,13 @@ class Rounds:
         return median(mine.p99_ms / theirs.p99_ms for mine, theirs in pairs)
 
     def facts(self) -> dict[str, float]:
-        """Return the median rate of each, and how much of its CPU it used."""
+        """Return of each what is median: its rate, its share of its CPU, its p99, and what the host took meanwhile."""
         facts: dict[str, float] = {}
         for name, samples in self.samples.items():
             facts[f"{name} requests/s"] = round(self.rate(name))
             facts[f"{name} CPU share"] = round(median(sample.cpu_share for sample in samples), 2)
+            facts[f"{name} p99, ms"] = round(median(sample.p99_ms for sample in samples), 1)
+            facts[f"{name}, CPU time that the host took"] = round(median(sample.stolen_share for sample in samples), 3)
             facts[f"{name} requests/CPU s"] = round(median(sample.rate / sample.cpu_share for sample in samples))
         return facts
 

@@ -118,7 +118,7 @@ class Judge:
             reason = "client"
         return Verdict(Kind.INACTIVE, reason, state) if reason else Verdict(Kind.ACTIVE, "active", state, claims)
 
-    def recall(self, token: str, audiences: tuple[str, ...]) -> Remembered | None:
+    def recall(self, token: bytes, audiences: tuple[str, ...]) -> Remembered | None:
         """Return a token that is remembered for these audiences, whatever speaks against it by now: ask `confirm`."""
         return self._memory.find(token, audiences)
 
@@ -127,13 +127,16 @@ class Judge:
 
         Raises StoreUnavailable, FeedUnavailable or Busy where that cannot be.
         """
-        await self._parts.reach(await self._records.positions())
+        await self._parts.reach(await self._records.positions_alone())
         now = self._now()
         return now if self._is_fresh(now) else None
 
     def confirm(self, one: Remembered, audiences: tuple[str, ...], now: float) -> Verdict | None:
         """Return the verdict on a token that was remembered if nothing speaks against it after `follow`, else None."""
-        return one.verdicts.get(audiences) if self._memory.objection(one, now) is None else None
+        if self._memory.objection(one, now) is not None:
+            return None
+        self._memory.hits += 1
+        return one.verdicts.get(audiences)
 
     def _now(self) -> float:
         return self._replica.no_earlier(self._parts.clock.now())

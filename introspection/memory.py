@@ -40,27 +40,27 @@ class Memory:
     def __init__(self, replica: Replica, *, most: int) -> None:
         self.hits = 0
         self._replica, self._most = replica, most
-        self._key = entropy.token_bytes(_KEY_BYTES)
+        self._hasher = blake2b(digest_size=_NAME_BYTES, key=entropy.token_bytes(_KEY_BYTES))
         self._kept: OrderedDict[bytes, Remembered] = OrderedDict()
 
     def __len__(self) -> int:
         """Count the tokens that are remembered."""
         return len(self._kept)
 
-    def find(self, token: str, audiences: tuple[str, ...]) -> Remembered | None:
+    def find(self, token: bytes, audiences: tuple[str, ...]) -> Remembered | None:
         """Return a token that was active for these audiences when it was remembered."""
         one = self._kept.get(self._name(token))
-        if one is None or audiences not in one.verdicts:
-            return None
-        self.hits += 1
-        return one
+        return one if one is not None and audiences in one.verdicts else None
 
     def recall(self, token: str, audiences: tuple[str, ...], now: float) -> Remembered | None:
         """Return a token that, as far as this replica knows, is active for these audiences still."""
-        one = self.find(token, audiences)
-        if one is None or self.objection(one, now) is None:
+        one = self.find(_raw(token), audiences)
+        if one is None:
+            return None
+        if self.objection(one, now) is None:
+            self.hits += 1
             return one
-        del self._kept[self._name(token)]
+        del self._kept[self._name(_raw(token))]
         return None
 
     def objection(self, one: Remembered, now: float) -> str | None:
@@ -81,7 +81,7 @@ class Memory:
 
     def keep(self, token: str, audiences: tuple[str, ...], verdict: Verdict, now: float) -> None:
         """Remember an active verdict, made of a record that was just read."""
-        claims, name = verdict.claims, self._name(token)
+        claims, name = verdict.claims, self._name(_raw(token))
         expires = min(float(claims["exp"]) + self._replica.freshness.skew_seconds, now + REMEMBERED_SECONDS)
         one = self._kept.get(name)
         if one is None or one.claims != claims:
@@ -93,5 +93,11 @@ class Memory:
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
-    def _name(self, token: str) -> bytes:
-        return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES, key=self._key).digest()
+    def _name(self, token: bytes) -> bytes:
+        hasher = self._hasher.copy()
+        hasher.update(token)
+        return hasher.digest()
+
+
+def _raw(token: str) -> bytes:
+    return token.encode("utf-8", "surrogatepass")

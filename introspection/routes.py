@@ -12,7 +12,7 @@ from introspection.description import INTROSPECT, INTROSPECT_BATCH
 from introspection.judge import Judge
 from introspection.negotiating import Rendering, negotiate
 from introspection.render import render
-from introspection.shortway import ShortAnswers
+from introspection.shortway import PATH, ShortAnswers
 from introspection.signed import SignedAnswers
 from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.verifier.verdict import Kind, Verdict
@@ -35,8 +35,9 @@ class IntrospectionRoutes:
 
     def add_routes(self, app: web.Application) -> None:
         """Add every route of the service."""
+        self._short.add_to(app)
         for path, handler, operation in (
-            ("/introspect", self.introspect, INTROSPECT),
+            (PATH, self.introspect, INTROSPECT),
             ("/introspect/batch", self.introspect_batch, INTROSPECT_BATCH),
         ):
             add_route(app, "POST", path, handler, style=Style.OAUTH, operation=operation)
@@ -44,6 +45,7 @@ class IntrospectionRoutes:
     async def introspect(self, request: web.Request) -> web.Response:
         """Answer one question. `token_type_hint` is not needed: a token's form says what it is."""
         form = await read_form(request)
+        trust = self._parts.replica.trust  # Of before: who is dropped while we ask the store was not proved by another.
         caller = await self._callers.identify(request, form)
         token = form.get("token")
         if token is None:
@@ -57,7 +59,7 @@ class IntrospectionRoutes:
             rendering=rendering.name.lower(),
         )  # fmt: skip
         if rendering is Rendering.JSON and verdict.kind is Kind.ACTIVE:
-            self._short.offer(request, caller)
+            self._short.offer(request, caller, trust)
         return await self._render(rendering, verdict, token, caller)
 
     async def introspect_batch(self, request: web.Request) -> web.Response:

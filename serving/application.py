@@ -45,16 +45,35 @@ class RequestNotes:
 
     def take(self, *, method: str, path: str, status: int, seconds: float, facts: Mapping[str, Any]) -> None:
         """Note one request that was answered; `path` is the route's, of which there are few."""
-        if self._timed:
-            child = self._children.get((path, status))
-            if child is None:
-                child = self._children[path, status] = self._timed.of(path, str(status))
-            child.note(seconds)
+        timing = self.timing(path, status)
+        if timing is not None:
+            timing.note(seconds)
+        if self.writes(path):
+            self.write(method=method, path=path, status=status, seconds=seconds, facts=facts)
+
+    def timing(self, path: str, status: int) -> Timing | None:
+        """Return where the times of such answers are counted, for who has many to note; None if nowhere."""
+        if not self._timed:
+            return None
+        child = self._children.get((path, status))
+        if child is None:
+            child = self._children[path, status] = self._timed.of(path, str(status))
+        return child
+
+    def writes(self, path: str) -> bool:
+        """Say whether a line is written for a request to that path."""
         if not self._bound:  # Once, when logging is configured: to bind costs more than a line that is not written.
             self._log, self._bound = self._log.bind(), True
-        level, line = (DEBUG, self._log.debug) if path in _QUIET_PATHS else (INFO, self._log.info)
-        if self._log.is_enabled_for(level):
-            line(REQUEST, method=method, path=path, status=status, ms=round(seconds * 1000, 2), **facts)
+        return self._log.is_enabled_for(_level(path))
+
+    def write(self, *, method: str, path: str, status: int, seconds: float, facts: Mapping[str, Any]) -> None:
+        """Write the line of a request."""
+        line = self._log.debug if _level(path) == DEBUG else self._log.info
+        line(REQUEST, method=method, path=path, status=status, ms=round(seconds * 1000, 2), **facts)
+
+
+def _level(path: str) -> int:
+    return DEBUG if path in _QUIET_PATHS else INFO
 
 
 NOTES: Final[web.AppKey[RequestNotes]] = web.AppKey("notes", RequestNotes)

@@ -163,6 +163,10 @@ class RecordStore:
         """Return where both lanes stand now, in one round trip that others may share."""
         return (await self._reads.ask(()))[1]
 
+    async def positions_alone(self) -> Positions:
+        """Return what `positions` does, in a round trip of its own: for who asks for many at once already."""
+        return (await self._read_all([()]))[0][1]
+
     async def page(self, cursor: int) -> Page:
         """Return some of all records, from a cursor on: 0 to begin with.
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from email.utils import formatdate
 from hashlib import blake2b
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 
@@ -36,54 +36,48 @@ _PLAIN_HEADERS = frozenset({
 _KEY_BYTES, _DIGEST_BYTES = 16, 16
 
 
-class _Known(NamedTuple):
-    """A head that was answered with a yes: its keyed hash, for it holds a secret, and the lengths that go with it."""
-
-    digest: bytes
-    head_bytes: int
-    request_bytes: int
-    answer: Answer
-
-
 class Way:
-    """What one connection knows of its requests."""
+    """What one connection knows of its requests: one head, by its keyed hash, for it holds a secret."""
 
-    __slots__ = ("_key", "_known", "_last")
+    __slots__ = ("_answer", "_digest", "_hasher", "_head_bytes", "_request_bytes")
 
     def __init__(self) -> None:
-        self._key = b""
-        self._known: _Known | None = None
-        self._last: tuple[bytes, int, int] | None = None  # Of the request that the frame has.
+        self._hasher: Any = None
+        self._digest = b""  # Of the head of the request that the frame got last, with the lengths of both.
+        self._head_bytes = self._request_bytes = 0
+        self._answer: Answer | None = None  # Once that one was answered with a yes.
 
     def ask(self, data: bytes, reply: Reply) -> bool:
         """Have a request answered whose head is known; False for the long way, and `reply` is told nothing."""
-        known = self._known
-        if known is None or len(data) != known.request_bytes or self._digest(data[: known.head_bytes]) != known.digest:
+        if self._answer is None or len(data) != self._request_bytes:
             return False
-        return known.answer(data[known.head_bytes :], reply)
+        return self._hash(data[: self._head_bytes]) == self._digest and self._answer(data[self._head_bytes :], reply)
 
     def takes(self, data: bytes, *, alone: bool) -> bool:
         """Say whether this is one whole request of the plainest form, which the frame is about to get.
 
         Nothing is learned of requests that overlap (not `alone`): whose answer it was would be a guess.
         """
-        self._known = self._last = None
+        self._digest, self._answer = b"", None
         if not is_plain(data):
             return False
-        if not alone:
-            return True
-        head = data[: data.index(_END) + len(_END)]
-        self._key = self._key or entropy.token_bytes(_KEY_BYTES)
-        self._last = self._digest(head), len(head), len(data)
+        if alone:
+            self._head_bytes, self._request_bytes = data.index(_END) + len(_END), len(data)
+            self._digest = self._hash(data[: self._head_bytes])
         return True
 
     def learn(self, answer: Answer) -> None:
         """Take note that the request that the frame got last was answered with a yes."""
-        if self._last is not None:
-            self._known = _Known(*self._last, answer)
+        if self._digest:
+            self._answer = answer
 
-    def _digest(self, head: bytes) -> bytes:
-        return blake2b(head, digest_size=_DIGEST_BYTES, key=self._key).digest()
+    def _hash(self, head: bytes) -> bytes:
+        if self._hasher is None:
+            self._hasher = blake2b(digest_size=_DIGEST_BYTES, key=entropy.token_bytes(_KEY_BYTES))
+        hasher = self._hasher.copy()
+        hasher.update(head)
+        digest: bytes = hasher.digest()
+        return digest
 
 
 def offer(request: web.Request, answer: Answer) -> None:

@@ -11,8 +11,8 @@ from benchmarks.rounds import Rounds, Row, at_least
 
 
 def _rounds() -> Rounds:
-    mine = [Sample(rate, 0.9, 500 / rate) for rate in (80.0, 40.0, 90.0)]
-    theirs = [Sample(rate, 1.0, 1000 / rate) for rate in (100.0, 50.0, 100.0)]
+    mine = [Sample(rate=rate, cpu_share=0.9, stolen_share=0.0, p99_ms=500 / rate) for rate in (80.0, 40.0, 90.0)]
+    theirs = [Sample(rate=rate, cpu_share=1.0, stolen_share=0.1, p99_ms=1000 / rate) for rate in (100.0, 50.0, 100.0)]
     return Rounds({"mine": mine, "theirs": theirs})
 
 

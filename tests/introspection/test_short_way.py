@@ -3,16 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from introspection.app import IntrospectionService
+from introspection.judge import Judge
+from introspection.memory import Remembered
 from keyturn import entropy
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.trust import Trust
+from keyturn.verifier.verdict import Verdict
+from serving.application import RequestNotes
+from serving.authentication import Caller
 from serving.shortway import Reply, Way
-from tests.building import RESOURCE, FickleRedis, Standing, basic, new_access_token, serving_at
+from tests.building import RESOURCE, SECRETS, FickleRedis, Standing, basic, new_access_token, serving_at
 from tests.clocks import LeapingClock
 from tests.introspection.conftest import OTHER
 from tests.waiting import eventually
@@ -46,18 +52,11 @@ class Wire:
 def question(token: str, *, caller: str = RESOURCE, more: bytes = b"", body: bytes = b"") -> bytes:
     """Return a whole request."""
     body = body or b"token=" + token.encode()
-    proof = basic(caller, None if caller == RESOURCE else basic_secret()).popitem()[1].encode()
+    proof = basic(caller, SECRETS[RESOURCE]).popitem()[1].encode()  # Every resource server's here.
     return (
         b"POST /introspect HTTP/1.1\r\nHost: x\r\nAuthorization: " + proof + b"\r\n" + more
         + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     )  # fmt: skip
-
-
-def basic_secret() -> str:
-    """Return the secret that every resource server of this world has."""
-    from tests.building import SECRETS  # noqa: PLC0415 - beside its one use
-
-    return SECRETS[RESOURCE]
 
 
 @pytest.fixture
@@ -75,9 +74,15 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 @pytest.fixture
-async def wire(stage: Standing, tmp_path: Path, short: list[bool]) -> AsyncIterator[Wire]:
-    """Serve the introspection service, and connect to it."""
-    async with serving_at([IntrospectionService(stage.settings(tmp_path), stage.parts)], stage.parts) as session:
+def service(stage: Standing, tmp_path: Path) -> IntrospectionService:
+    """Return the introspection service."""
+    return IntrospectionService(stage.settings(tmp_path), stage.parts)
+
+
+@pytest.fixture
+async def wire(stage: Standing, service: IntrospectionService, short: list[bool]) -> AsyncIterator[Wire]:
+    """Serve it, and connect to it."""
+    async with serving_at([service], stage.parts) as session:
         url = session._base_url
         assert url is not None
         reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -140,11 +145,59 @@ async def test_who_asks_is_proved_for_each_other_head(wire: Wire, stage: Standin
     request = question(token)
     proof = request.index(b"Basic ") + 20
     wrong = request[:proof] + bytes([request[proof] ^ 1]) + request[proof + 1 :]
-    wire.writer.write(wrong)
-    assert (await wire.answer())[0] == 401
+    for _ in range(2):
+        wire.writer.write(wrong)
+        assert (await wire.answer())[0] == 401
     assert (await wire.ask(token, caller=OTHER))[2] == INACTIVE
     assert ACTIVE in (await wire.ask(token))[2]
-    assert short == [False, True, False, False, False]
+    assert short == [False, True, False, False, False, False]
+
+
+def drop_resource(stage: Standing) -> None:
+    """Give the replica a trust document of the root's that has no such client any more."""
+    replica = stage.parts.replica
+    document = replica.trust.document
+    clients = {name: one for name, one in document.clients.items() if name != RESOURCE}
+    replica.trust = Trust(
+        type(document)(**{name: getattr(document, name) for name in document.__struct_fields__} | {"clients": clients}),
+        replica.trust.compact, roots=replica.trust.roots,
+    )  # fmt: skip
+
+
+async def test_who_is_dropped_while_the_long_way_asks_the_store_is_not_known_by_the_new_document(
+    wire: Wire, stage: Standing, short: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 7662, 2.3: the proof was by the old trust document, and the new one has no such caller."""
+    token = await stage.put_opaque()
+    judge = Judge.judge
+
+    async def slowly(self: Judge, token: str, caller: Caller) -> Verdict:
+        verdict = await judge(self, token, caller)
+        drop_resource(stage)
+        return verdict
+
+    monkeypatch.setattr(Judge, "judge", slowly)
+    assert (await wire.ask(token))[0] == 200
+    assert (await wire.ask(token))[0] == 401
+    assert short == [False, False]
+
+
+async def test_who_is_dropped_while_the_short_way_asks_the_store_is_told_nothing(
+    wire: Wire, stage: Standing, short: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 7662, 2.3: the replica hears of a new trust document in the same moment as of what was revoked."""
+    token = await stage.put_opaque()
+    assert (await wire.ask(token))[0] == 200
+    follow = Judge.follow
+
+    async def hearing(self: Judge) -> float | None:
+        now = await follow(self)
+        drop_resource(stage)
+        return now
+
+    monkeypatch.setattr(Judge, "follow", hearing)
+    assert (await wire.ask(token))[0] == 401
+    assert short == [False, True]
 
 
 async def test_another_trust_document_ends_what_a_connection_knows_of_its_caller(
@@ -154,13 +207,7 @@ async def test_another_trust_document_ends_what_a_connection_knows_of_its_caller
     token = await stage.put_opaque()
     for _ in range(2):
         assert ACTIVE in (await wire.ask(token))[2]
-    replica = stage.parts.replica
-    document = replica.trust.document
-    clients = {name: one for name, one in document.clients.items() if name != RESOURCE}
-    replica.trust = Trust(
-        type(document)(**{name: getattr(document, name) for name in document.__struct_fields__} | {"clients": clients}),
-        replica.trust.compact, roots=replica.trust.roots,
-    )  # fmt: skip
+    drop_resource(stage)
     assert (await wire.ask(token))[0] == 401
 
 
@@ -226,16 +273,20 @@ async def test_a_body_that_asks_more_goes_the_long_way(wire: Wire, stage: Standi
     assert (await wire.ask("", body=b"t%6Fken=" + token[:-2]))[2] == INACTIVE
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [b"token_type_hint=a&token=%b&token_type_hint=a", b"token_type_hint=a&token_type_hint=a&token=%b"],
+    ids=["around the token", "before it"],
+)
 async def test_a_parameter_that_stands_twice_is_refused_on_a_connection_that_knows_its_head(
-    wire: Wire, stage: Standing, short: list[bool]
+    wire: Wire, stage: Standing, short: list[bool], twice: bytes
 ) -> None:
     """RFC 6749, 3.2, and checklist, introspection (7): 400 on each way, also where the length is the same."""
     token = (await stage.put_opaque()).encode()
-    once, hint = b"token=" + token + b"&token_type_hint=aaaaaaaaaaaaaaaaaaa", b"token_type_hint=a"
-    twice = hint + b"&token=" + token + b"&" + hint
-    assert len(once) == len(twice)
+    once = b"token=" + token + b"&token_type_hint=aaaaaaaaaaaaaaaaaaa"
+    assert len(once) == len(twice % token)
     assert ACTIVE in (await wire.ask("", body=once))[2]
-    assert (await wire.ask("", body=twice))[0] == 400
+    assert (await wire.ask("", body=twice % token))[0] == 400
     assert short == [False, False]
 
 
@@ -253,3 +304,51 @@ async def test_a_short_way_on_which_no_answer_comes_becomes_the_long_one(
     monkeypatch.setattr("introspection.shortway.ANSWER_SECONDS", 0.01)
     status, _, body = await wire.ask(token)
     assert (status, ACTIVE in body, short[-1]) == (200, True, True)
+
+
+async def test_a_question_that_goes_wrong_here_goes_the_long_way_and_harms_no_other(
+    wire: Wire, stage: Standing, short: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No stack trace leaves the process, and nobody waits for ever."""
+    good, bad = await stage.put_opaque(sub="alice"), await stage.put_opaque(sub="bob")
+    for token in (good, bad):
+        assert (await wire.ask(token))[0] == 200
+    confirm = Judge.confirm
+
+    def breaks(self: Judge, one: Remembered, audiences: tuple[str, ...], now: float) -> Verdict | None:
+        if one.claims["sub"] == "bob":
+            raise RuntimeError("broken")
+        return confirm(self, one, audiences, now)
+
+    monkeypatch.setattr(Judge, "confirm", breaks)
+    for token, name in ((bad, b"bob"), (good, b"alice"), (bad, b"bob")):
+        assert b'"sub":"%b"' % name in (await wire.ask(token))[2]
+    assert short == [False, False, True, True, True]
+
+
+async def test_a_connection_that_breaks_takes_no_other_with_it(service: IntrospectionService, wire: Wire) -> None:
+    """Those who asked together are answered together: the failure of one is its own."""
+    short, told = service._routes._short, list[bytes | None]()
+
+    def breaks(_answer: bytes | None) -> None:
+        raise ConnectionResetError
+
+    trust = service._parts.replica.trust
+    asker, one = cast("Any", SimpleNamespace(trust=trust)), cast("Any", None)
+    short._reply_all([(asker, one, breaks, 0.0), (asker, one, told.append, 0.0)], None)
+    assert told == [None]
+
+
+async def test_answers_of_the_short_way_are_counted(wire: Wire, stage: Standing, service: IntrospectionService) -> None:
+    """A metric that misses what is asked most would show a service at rest."""
+    token = await stage.put_opaque()
+    service._routes._short._notes = RequestNotes(stage.parts.log, stage.parts.metrics)
+    for _ in range(5):
+        await wire.ask(token)
+    told = stage.parts.metrics.render().decode()
+    for line in (
+        'keyturn_introspections_total{answer="active"} 5.0',
+        "keyturn_introspection_memory_hits_total 4.0",
+        'keyturn_http_request_seconds_count{path="/introspect",status="200"} 4.0',
+    ):
+        assert line in told, line

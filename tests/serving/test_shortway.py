@@ -107,8 +107,10 @@ def test_what_is_known_ends_with_the_next_request_of_another_form() -> None:
     way = Way()
     way.takes(request(), alone=True)
     way.learn(Answers())
-    assert way.takes(request(headers=HEADERS.replace(b"abc", b"abd")), alone=True)
+    other = request(headers=HEADERS.replace(b"abc", b"abd"))
+    assert way.takes(other, alone=True)
     assert not finds(way, request())
+    assert not finds(way, other)  # Which was answered with a no: the yes before it was to another.
     assert not way.takes(b"GET", alone=True)
     way.learn(Answers())
     assert not finds(way, request())
