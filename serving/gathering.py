@@ -1,7 +1,8 @@
 """Gathers what is asked at the same time into batches: no lingering when idle, fewer round trips under load."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from types import coroutine
 from typing import Generic, TypeVar, cast
 
 from serving.problems import Busy
@@ -47,6 +48,7 @@ class Batches(Generic[Item]):
             while waiting := self._waiting:
                 self._waiting = waiting[self._most_together :]
                 await self._take(waiting[: self._most_together])
+                await _next_turn()  # Who was answered, and asks again at once, comes along with the next.
         finally:
             # In the same step in which it found that nobody waits: whoever comes after that needs another one.
             self._flights.discard(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -91,6 +93,12 @@ class Gathering(Generic[Asked, Answer]):
         except asyncio.CancelledError:
             _fail(wanted, Busy("ended before it was answered"))
             raise
+
+
+@coroutine
+def _next_turn() -> Generator[None, None, None]:
+    """Let the loop do what it has to do by now; no clock has a part in that."""
+    yield
 
 
 def _fail(batch: Sequence[tuple[Asked, asyncio.Future[Answer]]], error: Exception) -> None:

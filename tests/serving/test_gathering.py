@@ -64,6 +64,25 @@ async def test_what_comes_while_others_fly_goes_together_and_in_order() -> None:
     assert oracle.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
 
+async def test_who_asks_again_at_once_comes_along_with_the_next_batch() -> None:
+    """Callers ask one question after the other: to leave without them makes batches small, and each costs a trip."""
+    oracle = Oracle()
+    gathering = Gathering(oracle.ask_all, most_together=8, at_once=1)
+    oracle.gate.clear()
+
+    async def ask_twice() -> list[int]:
+        return [await gathering.ask(0), await gathering.ask(2)]
+
+    twice = asyncio.ensure_future(ask_twice())
+    while not oracle.batches:
+        await asyncio.wait([twice], timeout=0.001)
+    once = asyncio.ensure_future(gathering.ask(1))
+    await asyncio.wait([once], timeout=0.001)
+    oracle.gate.set()
+    assert await asyncio.gather(twice, once) == [[0, 4], 2]
+    assert oracle.batches == [[0], [1, 2]]
+
+
 async def test_a_failure_reaches_each_who_asked_and_nobody_else() -> None:
     """A frozen or failed batch must fail each waiter, and the next batch goes on."""
     oracle = Oracle()
