@@ -79,7 +79,7 @@ async def test_who_asks_again_at_once_comes_along_with_the_next_batch() -> None:
     once = asyncio.ensure_future(gathering.ask(1))
     await asyncio.wait([once], timeout=0.001)
     oracle.gate.set()
-    assert await asyncio.gather(twice, once) == [[0, 4], 2]
+    assert (await twice, await once) == ([0, 4], 2)
     assert oracle.batches == [[0], [1, 2]]
 
 
