@@ -59,7 +59,8 @@ def _memory(names: Sequence[int]) -> list[Row]:
     others = _random_names(LOOK_UPS)
     times = {"held": names[::-1][:LOOK_UPS], "not held": others}
     looked = {what: median(_look(index, asked, what == "held") for _ in range(ROUNDS)) for what, asked in times.items()}
-    yardstick = median(_bisect(array("Q", sorted(names)), times["held"]) for _ in range(ROUNDS))
+    ordered = array("Q", sorted(names))
+    yardstick = median(_bisect(ordered, times["held"]) for _ in range(ROUNDS))
     packed = pack([index])
     steps = _longest_step(packed.sections[0].hash_key, index)
     tracemalloc.start()

@@ -133,10 +133,9 @@ class Judge:
 
     def confirm(self, one: Remembered, audiences: tuple[str, ...], now: float) -> Verdict | None:
         """Return the verdict on a token that was remembered if nothing speaks against it after `follow`, else None."""
-        if self._memory.objection(one, now) is not None:
-            return None
-        self._memory.hits += 1
-        return one.verdicts.get(audiences)
+        verdict = one.verdicts.get(audiences) if self._memory.objection(one, now) is None else None
+        self._memory.hits += verdict is not None
+        return verdict
 
     def _now(self) -> float:
         return self._replica.no_earlier(self._parts.clock.now())
