@@ -48,40 +48,45 @@ class Judge:
         """Return the verdict on a token for the audiences of this caller."""
         audiences, now = caller.client.audiences, self._now()
         remembered = self._memory.recall(token, audiences, now) if self._is_fresh(now) else None
-        kind = None if remembered is not None else credential_kind(token)
-        record: Mapping[str, Any] | None = None
-        held: Held | None = None
         try:
-            # Whatever the token looks like, the store is asked once: the time that it takes tells nothing.
-            if kind is CredentialKind.REFRESH:
-                held, positions, _ = await self._families.read(token)
-            elif kind is not None:
-                record, positions = await self._records.read(token)
-            else:
-                positions = await self._records.positions()
-            await self._parts.reach(positions)
+            verdict = None if remembered is None else await self._judge_remembered(remembered, audiences)
+            return await self._judge_anew(token, caller) if verdict is None else verdict
         except (StoreUnavailable, FeedUnavailable, Busy) as error:
             self._parts.log.warning("introspection_unavailable", code=error.code, reason=str(error))
             return Verdict(Kind.UNKNOWN, error.code, self._parts.state())
+
+    async def _judge_remembered(self, remembered: Remembered, audiences: tuple[str, ...]) -> Verdict | None:
+        """Judge a token by what is remembered of it, with a replica that has been where the store said.
+
+        None where anything speaks against that by now: it may be no more than that it was remembered for long enough.
+        """
+        await self._parts.reach(await self._records.positions())
+        now = self._now()
+        if not self._is_fresh(now) or self._memory.objection(remembered, now) is not None:
+            return None
+        return remembered.verdicts.get(audiences)  # Answers of others may have taken its place meanwhile.
+
+    async def _judge_anew(self, token: str, caller: Caller) -> Verdict:
+        """Judge a token by what the store holds of it; raises what says that the store or the feed cannot say."""
+        kind = credential_kind(token)
+        record: Mapping[str, Any] | None = None
+        held: Held | None = None
+        # Whatever the token looks like, the store is asked once: the time that it takes tells nothing.
+        if kind is CredentialKind.REFRESH:
+            held, positions, _ = await self._families.read(token)
+        elif kind is not None:
+            record, positions = await self._records.read(token)
+        else:
+            positions = await self._records.positions()
+        await self._parts.reach(positions)
         state = self._parts.state()
         if state is State.EXPIRED:
             return Verdict(Kind.UNKNOWN, "replica_expired", state)
-        if remembered is not None:
-            return self._judge_remembered(remembered, audiences, state)
         if kind is CredentialKind.REFRESH:
             return self._judge_family(token, held, caller, state)
         if kind is not None:
-            return self._judge_record(token, record, audiences, state)
+            return self._judge_record(token, record, caller.client.audiences, state)
         return self._judge_signed(token.encode("utf-8", "surrogatepass"), caller, state)
-
-    def _judge_remembered(self, remembered: Remembered, audiences: tuple[str, ...], state: State) -> Verdict:
-        """Judge a token by what is remembered of it, with a replica that has been where the store said."""
-        objection = self._memory.objection(remembered, self._now())
-        if objection is not None:
-            return Verdict(Kind.INACTIVE, objection, state)
-        if state is State.FRESH:
-            return remembered.verdicts[audiences]
-        return Verdict(Kind.ACTIVE, "active", state, remembered.claims)
 
     def _judge_record(
         self, token: str, claims: Mapping[str, Any] | None, audiences: tuple[str, ...], state: State

@@ -1,11 +1,12 @@
 """What introspection remembers of opaque tokens: it makes a yes faster, and never keeps a no from being said."""
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from introspection.memory import REMEMBERED_SECONDS, Memory
+from introspection.memory import REMEMBERED_SECONDS, Memory, Remembered
 from keyturn import entropy
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
@@ -180,6 +181,45 @@ async def test_a_revocation_that_arrives_while_the_store_is_asked_is_obeyed(ask:
     await stage.revoke(stage.world.entry(SelectorKind.JTI, jti), elsewhere=True)
     assert stage.parts.replica.place(Lane.REVOCATIONS) == before  # Only the question itself makes it catch up.
     assert (await ask(token)).body == INACTIVE
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[Remembered], None]]:
+    """Return what is to happen, once each, to a token that was recalled while the store is asked about it."""
+    events: list[Callable[[Remembered], None]] = []
+    recall = Memory.recall
+
+    def recalling(self: Memory, token: str, audiences: tuple[str, ...], now: float) -> Remembered | None:
+        one = recall(self, token, audiences, now)
+        if one is not None and events:
+            events.pop()(one)
+        return one
+
+    monkeypatch.setattr(Memory, "recall", recalling)
+    return events
+
+
+async def test_what_was_remembered_for_long_enough_while_the_store_is_asked_is_active_still(
+    ask: Ask, stage: Standing, meanwhile: list[Callable[[Remembered], None]]
+) -> None:
+    """RFC 7662, 2.2: that a record is due to be read again says nothing against its token."""
+    token = await stage.put_opaque()
+    first = await ask(token)
+    meanwhile.append(lambda one: setattr(one, "expires", 0.0))
+    assert ACTIVE in first.body
+    assert await ask(token, accept="application/json") == first  # By the long way.
+    assert meanwhile == []
+
+
+async def test_an_answer_that_makes_way_while_the_store_is_asked_is_made_again(
+    ask: Ask, stage: Standing, meanwhile: list[Callable[[Remembered], None]]
+) -> None:
+    """A bound on what is kept for some callers must not become a 500 for another."""
+    token = await stage.put_opaque()
+    first = await ask(token)
+    meanwhile.append(lambda one: one.verdicts.clear())
+    assert await ask(token, accept="application/json") == first  # By the long way.
+    assert meanwhile == []
 
 
 async def test_no_collection_visits_what_is_remembered(stage: Standing) -> None:
