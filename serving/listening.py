@@ -42,7 +42,7 @@ async def listening(app: web.Application, listen: str, *, setting: str = "listen
     runner = _Runner(
         app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS,
         shutdown_timeout=LEAVE_SECONDS, max_line_size=LONGEST_LINE_BYTES, max_field_size=LONGEST_LINE_BYTES,
-        max_headers=MOST_HEADERS,
+        max_headers=MOST_HEADERS, auto_decompress=False,
     )  # fmt: skip
     await runner.setup()
     ours: Path | None = None

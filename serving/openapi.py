@@ -48,7 +48,7 @@ _ERRORS: Final[Mapping[Style, tuple[str, str]]] = {
 _BY_HTTP: Final[Mapping[str, str]] = {
     "400": "The request is not what this route takes",
     "413": "The body is too large",
-    "415": "The body has another content type",
+    "415": "The body has another content type, or a content coding",
     "431": "A header field is too large, or there are too many",
     "503": "Nothing can be said now, which means neither yes nor no; try again after Retry-After",
 }

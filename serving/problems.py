@@ -36,6 +36,7 @@ PAGE_HEADERS: Mapping[str, str] = {
 NO_STORE: Mapping[str, str] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _NONE: Mapping[str, str] = {}
 _RETRY: Mapping[str, str] = {hdrs.RETRY_AFTER: str(RETRY_AFTER_SECONDS)}
+_KEPT = (hdrs.ALLOW, hdrs.RETRY_AFTER, hdrs.ACCEPT_ENCODING)  # Of the frame's own errors.
 _BASIC_CHALLENGE = f'Basic realm="{REALM}", charset="UTF-8"'
 _UNQUOTABLE = str.maketrans({'"': "'", "\\": "/"})
 
@@ -179,7 +180,7 @@ def _bearer_error(error: BearerError, style: Style) -> web.Response:
 
 
 def _http_error(error: web.HTTPException, style: Style) -> web.Response:
-    headers = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.RETRY_AFTER) if name in error.headers}
+    headers = {str(name): error.headers[name] for name in _KEPT if name in error.headers}
     return answer_status(error.status, style, headers=headers)
 
 

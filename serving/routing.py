@@ -19,6 +19,7 @@ LOG: Final[web.AppKey[FilteringBoundLogger]] = web.AppKey("log")
 BEGUN: Final[web.RequestKey[web.StreamResponse]] = web.RequestKey("begun", web.StreamResponse)
 """The answer whose head was made; whatever happens then, there can be no other."""
 _FACTS: Final[web.RequestKey[dict[str, Any]]] = web.RequestKey("facts", dict)
+_IDENTITY: Final = "identity"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -45,11 +46,13 @@ def add_route(
     503, is added there.
 
     A request that takes longer than `within_seconds`, its body included, is answered 503. An answer that was begun when
-    an error comes is cut off, so that nobody takes it for a whole one.
+    an error comes is cut off, so that nobody takes it for a whole one. A body in a content coding is 415: what is small
+    on the way and large here would slip past every limit.
     """
 
     async def handled(request: web.Request) -> web.StreamResponse:
         try:
+            _refuse_coding(request)
             async with asyncio.timeout(within_seconds):
                 return await handler(request)
         except TimeoutError:
@@ -57,7 +60,8 @@ def add_route(
             return _cut_off(request) or answer_status(503, style)
         except Exception as error:
             note(request, error_code=_named(error))
-            answer = answer_error(error, style)
+            has_gone = isinstance(error, ConnectionError) and request.transport is None  # In the middle of its body.
+            answer = answer_status(400, style) if has_gone else answer_error(error, style)
             if answer.status >= 500:  # noqa: PLR2004 - ours to mend
                 _log_failure(request, error, answer.status)
             return _cut_off(request) or answer
@@ -78,6 +82,12 @@ def facts_of(request: web.Request) -> dict[str, Any]:
     """Return what was noted for the request's log line."""
     facts: dict[str, Any] = request.get(_FACTS, {})
     return facts
+
+
+def _refuse_coding(request: web.Request) -> None:
+    coding = request.headers.get(hdrs.CONTENT_ENCODING, _IDENTITY)
+    if request.body_exists and coding.lower() != _IDENTITY:  # RFC 9110, 15.5.16.
+        raise web.HTTPUnsupportedMediaType(headers={hdrs.ACCEPT_ENCODING: _IDENTITY})
 
 
 def _cut_off(request: web.Request) -> web.StreamResponse | None:

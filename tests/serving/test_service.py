@@ -32,6 +32,7 @@ class Sample:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.echoes = 0
 
     def add_routes(self, app: web.Application) -> None:
         """Add one route for each."""
@@ -56,6 +57,7 @@ class Sample:
 
     async def echo(self, request: web.Request) -> web.Response:
         """Return the form."""
+        self.echoes += 1
         return json_answer(await read_form(request))
 
     async def store(self, _request: web.Request) -> web.Response:
@@ -217,6 +219,32 @@ async def test_a_wrong_method_path_type_or_size_is_refused_as_http_says(client: 
         assert answer.status == 415
     async with client.post("/echo", data={"a": "x" * 70_000}) as answer:
         assert answer.status == 413
+
+
+async def test_a_compressed_body_is_refused_unopened(client: ClientSession) -> None:
+    """RFC 9110, 15.5.16: a few bytes that grow to a gigabyte would pass each limit on what is sent."""
+    lying = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
+    for sent in ({"data": {"a": "b"}, "compress": "deflate"}, {"data": b"a=b", "headers": lying}):
+        async with client.post("/echo", **sent) as answer:
+            assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "identity")
+    async with client.post("/echo", data={"a": "b"}, headers={"Content-Encoding": "Identity"}) as answer:
+        assert answer.status == 200
+
+
+async def test_who_goes_away_in_the_middle_of_a_body_rings_no_alarm(
+    client: ClientSession, sample: Sample, log: StringIO
+) -> None:
+    """`unexpected_error` and 500 are for us to mend, and not for strangers to ring."""
+    base = client._base_url
+    assert base is not None
+    _, writer = await asyncio.open_connection(base.host, base.port)
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    writer.write(head + b"Content-Length: 9\r\n\r\na=b")
+    await eventually(lambda: sample.echoes)
+    writer.close()
+    await eventually(log.getvalue)
+    (line,) = [json.loads(one) for one in log.getvalue().splitlines()]
+    assert (line["event"], line["status"], line["error_code"]) == ("request", 400, "ConnectionResetError")
 
 
 async def test_headers_that_are_too_large_or_too_many_get_431(client: ClientSession) -> None:
