@@ -142,7 +142,9 @@ async def goes_on(people: People) -> bool:
     """Say whether everything works: tokens, checks, introspection, and revocations that everybody adopts."""
     if not await people.well():
         return False
-    held = await people.token()
+    held = await people.sign_in()
+    if held is None:
+        return False
     return await people.introspect(held) is True and await people.revoke(held) == 200
 
 
