@@ -16,13 +16,14 @@ from aiohttp.web_protocol import RequestHandler
 from keyturn.contract.errors import ConfigurationError
 from keyturn.process.values import Listen, Unfit
 from serving.problems import Style, answer_status
-from serving.shortway import Way
+from serving.shortway import Way, last_of
 
 LONGEST_LINE_BYTES = 8 * 1024
 MOST_HEADERS = 64
 KEEP_ALIVE_SECONDS = 75.0
 FIRST_REQUEST_SECONDS = 10.0  # A connection that has sent none by then is closed.
 MOST_CONNECTIONS = 4096  # More are closed at once.
+DRAIN_SECONDS = 0.25  # At the end, for requests that are on their way on connections that stand.
 LEAVE_SECONDS = 5.0  # What is under way at the end may take so long.
 _BACKLOG = 1024
 _TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
@@ -104,8 +105,36 @@ class _Runner(web.AppRunner):
 
 
 class _Server(web.Server):
+    """Ends its connections by an answer that says so, where there is one to give within the time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._left: asyncio.Event | None = None  # Once the end has begun: whether nobody is there any more.
+
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def pre_shutdown(self) -> None:
+        """Have each answer from now on be its connection's last."""
+        self._left = asyncio.Event()
+        for connection in self._connections:
+            if isinstance(connection, _Connection):
+                connection.leaves = True
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as aiohttp has it
+        """Close who has not asked meanwhile, and wait for what is under way."""
+        if self._connections and self._left is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self._left.wait()
+        super().pre_shutdown()
+        await super().shutdown(timeout)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Forget a connection."""
+        super().connection_lost(handler, exc)
+        if self._left is not None and all(one is handler or one.transport is None for one in self._connections):
+            self._left.set()
 
 
 class _Connection(RequestHandler):
@@ -115,11 +144,12 @@ class _Connection(RequestHandler):
     owe an answer: the way ends for good with the first bytes that are not one whole request.
     """
 
-    __slots__ = ("_answered", "_asked", "_closes_then", "_given", "_held", "_leaving", "way")
+    __slots__ = ("_answered", "_asked", "_closes_then", "_given", "_held", "_leaving", "leaves", "way")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self.way: Way | None = Way()
+        self.leaves = False  # With its next answer.
         self._given = self._answered = 0  # Whole requests that aiohttp got, and those that it has answered.
         self._asked = b""  # The request that goes the short way now.
         self._held = b""  # What came meanwhile.
@@ -175,7 +205,9 @@ class _Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Write an answer, and count it."""
+        """Write an answer, and count it; who gets the last one is told so (RFC 9112, 9.6)."""
+        if (self.leaves or self._closes) and not resp.prepared:
+            resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         self._answered += 1
         return finished
@@ -197,11 +229,12 @@ class _Connection(RequestHandler):
         if transport is None or transport.is_closing():
             return
         self._ended_short()
+        leaves = self.leaves or self._closes_then
         if reply is None:
             self._go_long(asked, alone=True)
         else:
-            transport.write(reply)
-        if self._closes_then:
+            transport.write(last_of(reply) if leaves else reply)
+        if self._closes_then or (leaves and reply is not None):
             super().close()
         if self._held:
             held, self._held = self._held, b""

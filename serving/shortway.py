@@ -109,6 +109,12 @@ def is_plain(data: bytes) -> bool:
     )
 
 
+def last_of(reply: bytes) -> bytes:
+    """Return a whole answer as one that tells of its connection's end (RFC 9112, 9.6)."""
+    status, _, rest = reply.partition(b"\r\n")
+    return status + b"\r\nConnection: close\r\n" + rest
+
+
 class Replies:
     """Writes whole 200 answers, with the headers that the frame gives to theirs."""
 

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import stat
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -124,10 +125,11 @@ class Slow:
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n."
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+LAST = b"\r\nConnection: close\r\n"
 MANY = 60
 
 
-@pytest.mark.parametrize(("reply", "told"), [(ANSWER, ANSWER), (None, b"long way")])
+@pytest.mark.parametrize(("reply", "told"), [(ANSWER, b"ok"), (None, b"long way")])
 async def test_what_goes_the_short_way_when_the_end_comes_is_answered(reply: bytes | None, told: bytes) -> None:
     """SIGTERM ends a process between requests, not within one (RFC 9112, 9.6), whichever way that one goes."""
     slow = Slow()
@@ -143,9 +145,63 @@ async def test_what_goes_the_short_way_when_the_end_comes_is_answered(reply: byt
         await asyncio.wait([ending], timeout=0.05)
         assert not ending.done()
         slow.replies[0](reply)
-        assert told in await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.endswith(told)
+        assert LAST in answer
         await asyncio.wait_for(ending, 5)
         writer.close()
+
+
+def _takes_connections(host: str, port: int) -> bool:
+    with socket.socket() as another:
+        return another.connect_ex((host, port)) == 0
+
+
+@asynccontextmanager
+async def ending(app: web.Application) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve an application that comes to its end in the block, on a connection that has had an answer."""
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(listening(app, "127.0.0.1:0"))
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(REQUEST)
+        await asyncio.wait_for(reader.readuntil(b"long way"), 5)
+        end = asyncio.ensure_future(stack.aclose())
+        await eventually(lambda: not _takes_connections(host, int(port)))
+        try:
+            async with asyncio.timeout(10):
+                yield reader, writer
+                await end
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("short", [True, False])
+async def test_a_request_that_was_on_its_way_when_the_end_came_is_answered(*, short: bool) -> None:
+    """RFC 9112, 9.6: who has just asked cannot know whether he was heard; the answer says that it is the last."""
+
+    def at_once(_body: bytes, reply: Reply) -> bool:
+        asyncio.get_running_loop().call_soon(reply, ANSWER if short else None)
+        return True
+
+    async def handler(request: web.Request) -> web.Response:
+        offer(request, at_once)
+        return web.Response(text="long way")
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with ending(app) as (reader, writer):
+        writer.write(REQUEST)
+        told = await reader.read()
+        assert told.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert LAST in told
+        assert told.endswith(b"ok" if short else b"long way")
+
+
+async def test_who_does_not_ask_at_the_end_does_not_hold_it() -> None:
+    """An idle connection is closed once its time is up."""
+    async with ending(Slow().application()) as (reader, _):
+        assert await reader.read() == b""
 
 
 async def test_a_short_way_without_an_answer_does_not_hold_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
