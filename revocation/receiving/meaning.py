@@ -53,7 +53,7 @@ def read_event(claims: Mapping[str, Any], issuer: ForeignIssuer, *, now: float, 
     try:
         for kind, payload in events.items():
             if kind == KEYTURN:
-                selectors += _of_keyturn(payload, issuer, now=now, notes=notes)
+                selectors += _of_keyturn(payload, issuer, now=now, skew_seconds=skew_seconds, notes=notes)
             elif kind in REVOKING:
                 subject = _subject_of(claims, payload, issuer)
                 notes += subject.notes
@@ -121,14 +121,14 @@ def _selectors(subject: Subject, issuer: ForeignIssuer, before: float) -> Iterat
 
 
 def _of_keyturn(
-    payload: Mapping[str, Any], issuer: ForeignIssuer, *, now: float, notes: list[str]
+    payload: Mapping[str, Any], issuer: ForeignIssuer, *, now: float, skew_seconds: float, notes: list[str]
 ) -> Iterator[Selector]:
-    """Read the selector that another Keyturn tells beside the standard event."""
+    """Read the selector that another Keyturn tells beside the standard event, whose clock may be ahead of ours."""
     members = payload.get("selector")
     if not isinstance(members, dict):
         raise MalformedInput("selector is an object")
     try:
-        selector = parse_selector(members, issuer="", now=now, skew_seconds=0.0)
+        selector = parse_selector(members, issuer="", now=now, skew_seconds=skew_seconds)
     except InvalidSelector:
         notes.append("selector")
         return

@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyturn.contract.issuers import ForeignIssuer
-from keyturn.contract.selectors import Selector, SelectorKind
-from revocation.receiving.meaning import KEYTURN, LOGOUT, REVOKING, EventRefused, Meaning, read_event, read_logout
+from keyturn.contract.selectors import LONGEST_VALUE, Selector, SelectorKind
+from revocation.receiving.meaning import (
+    KEYTURN,
+    LOGOUT,
+    MOST_EVENTS,
+    REVOKING,
+    EventRefused,
+    Meaning,
+    read_event,
+    read_logout,
+)
+from revocation.receiving.subjects import MOST_ALIASES
 from tests.reaching import reach
 
 URL, US, NOW = "https://login.example/", "our-client", 1_800_000_000.0
@@ -149,14 +159,19 @@ def test_a_type_that_ends_nothing_is_noted_and_those_beside_it_count() -> None:
     [
         ({"iss": URL, "aud": "api", "before": NOW - 9}, (selector(SelectorKind.AUDIENCE, "api", NOW - 9),)),
         ({"iss": URL, "before": NOW - 9}, (selector(SelectorKind.ALL, "", NOW - 9),)),
+        ({"iss": URL, "aud": "api", "before": NOW + 0.9}, (selector(SelectorKind.AUDIENCE, "api", NOW + 0.9),)),
         ({"iss": "https://other.example", "sub": "alice", "before": 1.0}, ()),
-        ({"iss": URL, "sub": "alice", "before": NOW + 60}, ()),
+        ({"iss": URL, "sub": "alice", "before": NOW + 1.1}, ()),
         ({"iss": URL, "grant_id": "g"}, ()),
         ({"sub": "alice"}, ()),
     ],
 )
 def test_another_keyturn_is_understood_to_the_letter(members: dict[str, Any], named: tuple[Selector, ...]) -> None:
-    """What no standard event can say stands beside it; and it speaks for itself alone."""
+    """What no standard event can say stands beside it; and it speaks for itself alone.
+
+    Its cutoffs are dated by its own clock, and its `iat` is a whole second: passed over for being a moment ahead of
+    ours, an audience's cutoff would be lost, since it was taken and nothing else says it.
+    """
     meaning = read(event(KEYTURN, {"selector": members}))
     assert meaning.selectors == named
     assert bool(meaning.notes) == (not named)
@@ -198,6 +213,23 @@ def test_what_is_no_logout_token_is_refused(changes: dict[str, Any]) -> None:
     """Back-Channel Logout 1.0, 2.6: an ID token, an old one or one for another client ends nobody's session."""
     with pytest.raises(EventRefused):
         read_out(logout(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"iat": NOW - 300.9}, {"iat": NOW + 0.9}, {"exp": NOW - 0.9}, {"exp": None}])
+def test_a_logout_token_is_taken_as_long_as_clocks_may_differ(changes: dict[str, Any]) -> None:
+    """Back-Channel Logout 1.0, 2.6: an OP whose clock is a moment off must not leave its user signed in here."""
+    assert read_out(logout(**changes)).selectors[0].value == "alice"
+
+
+def test_names_and_aliases_have_limits_and_may_reach_them() -> None:
+    """Checklist, every endpoint: a signed event, too, makes no work without an end; what just fits is taken."""
+    aliases = [{"format": "iss_sub", "iss": URL, "sub": str(number)} for number in range(MOST_ALIASES)]
+    assert len(read(event(sub_id={"format": "aliases", "identifiers": aliases})).selectors) == MOST_ALIASES
+    with pytest.raises(EventRefused):
+        read(event(sub_id={"format": "aliases", "identifiers": [*aliases, ALICE]}))
+    longest = "x" * LONGEST_VALUE
+    assert read(event(jti=longest, sub_id=ALICE | {"sub": longest})).selectors[0].value == longest
+    assert len(read(event(events={str(n): {} for n in range(MOST_EVENTS)})).notes) == 1
 
 
 def test_an_issuer_without_an_audience_sends_no_events() -> None:
