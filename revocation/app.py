@@ -47,7 +47,6 @@ BEGUN = "lane_begun"
 _ROLE_KEY = "revocation.role_key_file"
 LISTS_OUTLAST_SECONDS = 60.0  # A status list is served for so long after its last token, but for the skew.
 _LOOK_AGAIN_SECONDS = 0.25
-_PRUNE_SECONDS = 60.0
 
 
 class RevocationService:
@@ -153,7 +152,7 @@ class RevocationService:
         return self._store.unready()
 
     async def run(self) -> None:
-        """Begin the lane if told to, then beat, watch and prune until cancelled."""
+        """Begin the lane if told to, then beat and watch until cancelled."""
         await self._store.begin()
         while not await self._begun():
             await self._parts.clock.sleep(_LOOK_AGAIN_SECONDS)
@@ -166,7 +165,6 @@ class RevocationService:
                 group.create_task(self._streams.run())
                 group.create_task(self._senders.run())
                 group.create_task(self._ender.run())
-                group.create_task(self._prune())
                 if self._lists is not None:
                     group.create_task(self._lists.run())
         finally:
@@ -194,12 +192,6 @@ class RevocationService:
                 mend="name the genesis/revocations.jws that `keyturn init` made",
             ) from error
         return parts.replica.position(Lane.REVOCATIONS) is not None
-
-    async def _prune(self) -> None:
-        """Forget what nothing valid can match any more: here, and so in the snapshots."""
-        while True:
-            await self._parts.clock.sleep(_PRUNE_SECONDS)
-            self._parts.replica.forget_expired(self._parts.clock.now())
 
     def _trust(self) -> Trust:
         return self._parts.replica.trust
