@@ -14,8 +14,10 @@ from redis.asyncio import Redis
 
 from keyturn import entropy
 from keyturn.contract.encoding import b64url
+from keyturn.contract.events import RevocationsEvent, open_event
 from keyturn.contract.jwk import ed25519_private_jwk
 from keyturn.contract.positions import Lane
+from keyturn.contract.trust import REDIRECTS_ROLE, Client
 from keyturn.process.redis import connect
 from keyturn.process.settings import Settings
 from keyturn.verifier.policy import Policy
@@ -23,13 +25,19 @@ from keyturn.verifier.reporter import Reporter
 from revocation.app import RevocationService
 from serving.records import RecordKeys, RecordStore
 from serving.service import Service
-from tests.building import ADMIN, CLIENT, SECRETS, Standing, new_access_token, serving_at, standing
+from tests.building import ADMIN, CLIENT, CLIENTS, SECRETS, Standing, new_access_token, serving_at, standing
 from tests.families import begin
 from tests.waiting import eventually
 from tests.world import Member, new_statement_key, policy
 
 VERIFIER = "sidecar-1"
 PROVIDER = "https://login.example/tenant/"  # Another issuer, whose tokens live for two hours.
+APP, OTHER_ADMIN = "app", "other-admin"  # A public client, and an operator beside ADMIN.
+KNOWN: dict[str, Any] = {
+    "clients": CLIENTS
+    | {APP: Client(secret_hash="", grant_types=("authorization_code", "refresh_token")), OTHER_ADMIN: CLIENTS[ADMIN]},
+    "client_roles": {REDIRECTS_ROLE + APP: ({"uri": "https://app.example/back"},)},
+}
 
 
 def private_file(path: Path, content: str | bytes) -> Path:
@@ -111,6 +119,20 @@ class Office:
         async with self.http.request(method, path, json=body, headers=headers) as response:
             return response.status, await response.json()
 
+    async def events(self) -> list[RevocationsEvent]:
+        """Return what stands in the lane."""
+        parts = self.stage.parts
+        compacts = await parts.feed.events(Lane.REVOCATIONS, epoch=1, after=0)
+        opened = [open_event(one, Lane.REVOCATIONS, parts.replica.trust.role(Lane.REVOCATIONS)) for one in compacts]
+        return [one.event for one in opened if isinstance(one.event, RevocationsEvent)]
+
+    def figure(self, name: str, **labels: str) -> float:
+        """Return what a metric shows, 0 for one that never moved."""
+        told = ",".join(f'{label}="{value}"' for label, value in labels.items())
+        start = f"{name}{{{told}}} " if told else f"{name} "
+        lines = self.stage.parts.metrics.render().decode().splitlines()
+        return next((float(line.removeprefix(start)) for line in lines if line.startswith(start)), 0.0)
+
     @property
     def position(self) -> tuple[int, int]:
         """Return where the lane stands."""
@@ -132,7 +154,9 @@ async def office_on(
         bell = connect(url, client_name="tests-bell", subscribing=True)
         stack.push_async_callback(bell.aclose)
         verifiers = {VERIFIER: new_statement_key()}
-        stage = await stack.enter_async_context(standing(valkey, pubsub=bell, verifiers=verifiers, **(trust or {})))
+        stage = await stack.enter_async_context(
+            standing(valkey, pubsub=bell, verifiers=verifiers, **{**KNOWN, **(trust or {})})
+        )
         world = stage.world
         far = await stack.enter_async_context(world.following())
         await world.publisher(Lane.KEYS, far).append(world.first_key())

@@ -19,6 +19,7 @@ from keyturn.contract.selectors import Selector
 from revocation import bulk, listreading
 from revocation.lists import LARGEST_LINE_BYTES, Line, Lines
 from revocation.reading import OrderReader
+from revocation.writer import LARGEST_EVENT_BYTES, size_of
 from tests.building import ADMIN, CLIENT
 from tests.reaching import reach
 from tests.revocation.conftest import Office
@@ -89,6 +90,52 @@ async def test_each_line_of_a_list_is_revoked_in_few_events(office: Office) -> N
     assert office.passes(office.jwt(jti="t-1200"))
 
 
+async def test_an_event_of_a_list_has_a_most_of_bytes(office: Office) -> None:
+    """Five hundred long names are a message of a size that pub/sub does not forgive; and no event is wasted on few."""
+    _, told = await send(office, lines_of(*({"jti": "x" * 500 + str(number)} for number in range(700))))
+    assert (told[-1]["status"], told[-1]["accepted"]) == ("done", 700)
+    sizes = [sum(map(size_of, event.entries)) for event in await office.events()]
+    assert max(sizes) <= LARGEST_EVENT_BYTES
+    assert min(sizes[:-1]) > LARGEST_EVENT_BYTES - 1_000
+
+
+async def test_only_the_last_part_of_a_list_asks_for_reports_and_only_where_somebody_waits(office: Office) -> None:
+    """Asked by each of two thousand parts, every verifier would write two thousand times."""
+    for query, expected in (("", [False, False]), ("?wait=all", [False, True])):
+        before = len(await office.events())
+        _, told = await send(office, jtis(600), query)
+        assert [event.report for event in (await office.events())[before:]] == expected
+        assert told[-1]["receipt"].get("complete") is (True if query else None)
+
+
+async def test_how_far_a_list_has_come_is_told_while_it_is_read_and_counted(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends a million sees that it goes on; and a proxy between must not gather the lines."""
+    monkeypatch.setattr(listreading, "PROGRESS_SECONDS", 0.0)
+    _, told = await send(office, jtis(1_200) + b"\n")
+    steps = [(one["line"], one["accepted"]) for one in told if one["status"] == "progress"]
+    assert steps == [(500, 500), (1_000, 1_000), (1_201, 1_200)]  # A blank line at the end was read, too.
+    assert told[-1]["line"] == 1_201
+    assert office.figure("keyturn_revocations_total", outcome="revoked") == 1_200
+    token = await office.opaque(client_id=ADMIN, scope="keyturn:admin", sub=ADMIN)
+    headers = {"Authorization": f"Bearer {token}", **LIST}
+    async with office.http.post("/revocations/bulk", data=b"", headers=headers) as response:
+        assert response.headers["X-Accel-Buffering"] == "no"
+
+
+async def test_a_list_has_an_end_by_lines_and_by_time(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist, every endpoint: limits and a timeout; what was sent before is settled and told."""
+    with monkeypatch.context() as patch:
+        patch.setattr(listreading, "MOST_LINES", 3)
+        _, told = await send(office, jtis(5))
+        assert (told[-1]["status"], told[-1]["line"], told[-1]["bad"]["line"]) == ("stopped", 3, 4)
+        assert (await send(office, jtis(1), "?from_line=4"))[0] == 400
+    monkeypatch.setattr(listreading, "LONGEST_LIST_SECONDS", -1.0)
+    _, told = await send(office, jtis(1))
+    assert (told[-1]["status"], told[-1]["error"]["code"]) == ("stopped", "list_cut_off")
+
+
 async def test_selectors_of_every_kind_may_stand_in_one_list(office: Office) -> None:
     """Blank lines and Windows' line ends are no mistakes; the last line may lack its end."""
     body = b'{"sid": "s-1"}\r\n\n{"sub": "eve"}\n  \n{"grant_id": "g"}\n{"aud": "https://old.example"}'
@@ -141,7 +188,8 @@ async def test_bad_lines_are_skipped_and_each_is_told_where_that_is_asked(
     """By policy the rest is not held up; but a file that is none at all must not look like a success."""
     body = b"x\n" + jtis(2) + b"y\n" + jtis(1, "last")
     _, told = await send(office, body, "?on_bad=skip")
-    assert [one["bad"]["line"] for one in told if one["status"] == "skipped"] == [1, 4]
+    skipped = [one for one in told if one["status"] == "skipped"]
+    assert [(one["bad"]["line"], one["line"], one["accepted"]) for one in skipped] == [(1, 1, 0), (4, 4, 2)]
     assert (told[-1]["status"], told[-1]["accepted"], told[-1]["skipped"]) == ("done", 3, 2)
     assert revoked(office, "t-1", "last-0") == [True, True]
     monkeypatch.setattr(listreading, "MOST_SKIPPED", 3)

@@ -15,7 +15,8 @@ from revocation.orders import Mark, OrderBook, event_id_of, marks_in
 from revocation.writer import RevocationWriter, Written
 from serving.problems import KeyReused
 from tests.clocks import HastyClock
-from tests.revocation.conftest import Office
+from tests.revocation.conftest import OTHER_ADMIN, Office
+from tests.waiting import eventually
 from tests.world import Member, World
 
 LANE = Lane.REVOCATIONS
@@ -100,6 +101,74 @@ async def test_a_book_reads_the_store_again_only_after_a_jump(world: World, monk
     assert book.find(MARK) == (1, 1)
 
 
+async def test_what_passed_unseen_while_it_ran_is_read_from_the_store(world: World) -> None:
+    """A replica that was cut off for long goes on from a snapshot, in which no order can be recognised."""
+    book = OrderBook(world.feed, (member := await world.caught_up()).replica)
+    await book.read()
+    writer, _ = desk(world, await world.caught_up())
+    await writer.write(world.entry(SelectorKind.JTI, "a"), mark=MARK)
+    await book_at_the_top(book, world)
+    member.replica.tails[LANE].clear()
+    await book.read()
+    assert book.find(MARK) == (1, 1)
+
+
+async def test_what_somebody_else_wrote_among_the_events_hides_none_of_ours(world: World) -> None:
+    """Whoever can write the store must not have an order carried out twice by that; it is passed over."""
+    writer, _ = desk(world, await world.caught_up())
+    await writer.write(world.entry(SelectorKind.JTI, "a"))
+    await writer.write(world.entry(SelectorKind.JTI, "b"), mark=MARK)
+    events, member = world.feed.events, await world.caught_up()
+    member.replica.tails[LANE].clear()
+
+    async def with_rubbish(*arguments: Any, **named: Any) -> list[bytes]:
+        return [b"e30.e30.e30", *await events(*arguments, **named)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.feed, "events", with_rubbish)
+        book = OrderBook(world.feed, member.replica)
+        await asyncio.wait_for(book.read(), 5)
+    assert book.find(MARK) == (1, 2)
+
+
+async def test_an_event_of_another_epoch_carries_out_nothing_in_this_one(world: World) -> None:
+    """Who can write the store may put an old event of ours there: what a new epoch lacks was not done in it."""
+    member = await world.caught_up()
+    writer, _ = desk(world, member)
+    for name in "abc":
+        await writer.write(world.entry(SelectorKind.JTI, name))
+    await writer.write(world.entry(SelectorKind.JTI, "d"), mark=MARK)
+    old = await world.feed.events(LANE, epoch=1, after=3)
+    assert await world.publisher(LANE, member).open_epoch(2, after=str(member.replica.position(LANE)))
+    other, _ = desk(world, await world.caught_up())
+    await other.write(world.entry(SelectorKind.JTI, "e"))
+    late = await world.caught_up()
+    late.replica.tails[LANE].clear()
+
+    async def events(*_arguments: Any, **_named: Any) -> list[bytes]:
+        return old
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.feed, "events", events)
+        book = OrderBook(world.feed, late.replica)
+        await book.read()
+    assert book.find(MARK) is None
+
+
+async def test_a_new_epoch_is_read_from_its_beginning(world: World) -> None:
+    """After a failover the lane counts anew: what is behind the old number there was looked at by nobody."""
+    member = await world.caught_up()
+    writer, book = desk(world, member)
+    for name in "abc":
+        await writer.write(world.entry(SelectorKind.JTI, name))
+    stands = member.replica.position(LANE)
+    assert await world.publisher(LANE, member).open_epoch(2, after=str(stands))
+    other, _ = desk(world, await world.caught_up())
+    await other.write(world.entry(SelectorKind.JTI, "d"), mark=MARK)
+    await member.follower._read_all()
+    assert book.find(MARK) == (2, 1)
+
+
 async def test_a_store_that_cannot_be_read_knows_no_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not known is not the same as not carried out."""
     _, book = desk(world, await world.caught_up())
@@ -131,6 +200,7 @@ async def test_two_replicas_that_are_given_one_order_carry_it_out_once(world: Wo
     assert (first.place, again) == ((1, 1), Written((1, 1), None, again=True))
     with pytest.raises(KeyReused):
         await third.write(entry, mark=Mark(MARK.key, "another."))
+    assert len(await world.feed.events(LANE, epoch=1, after=0)) == 1, "an event of nothing, or a second one"
 
 
 async def test_what_the_root_has_dropped_has_to_be_carried_out_again(world: World) -> None:
@@ -173,6 +243,47 @@ async def test_a_repeated_order_gets_the_receipt_of_the_first(office: Office) ->
     assert again["adopted_ms"]["sidecar-1"] >= 0
     assert office.stage.parts.replica.latest_cutoff(office.stage.world.claims(sub="alice")) == cutoff
     assert (await ordered(office, key="incident-4712"))[1]["sequence"] == 2
+    counted = [office.figure("keyturn_revocations_total", outcome=one) for one in ("revoked", "repeated")]
+    assert counted == [2, 1]
+
+
+async def test_a_key_is_its_operators_own(office: Office) -> None:
+    """Two who number their incidents alike would else be told that it is done, by an order that says something else."""
+    mallory = {"selector": {"sub": "mallory"}}
+    assert (await ordered(office))[0] == 200
+    status, told = await office.admin(
+        "POST", "/revocations", mallory, key="incident-4711", client_id=OTHER_ADMIN, sub=OTHER_ADMIN
+    )
+    assert (status, told["sequence"]) == (200, 2)
+
+
+async def test_an_order_is_known_to_a_service_that_has_just_started(office: Office) -> None:
+    """Its replica may begin with a snapshot: the store is asked before anything is written."""
+    await ordered(office)
+    orders, replica = office.service._routes._orders, office.stage.parts.replica
+    replica.tails[LANE].clear()
+    orders._book = OrderBook(office.stage.parts.feed, replica)
+    status, told = await ordered(office)
+    assert (status, told["sequence"], office.position) == (200, 1, (1, 1))
+
+
+async def test_who_gives_up_waiting_takes_nobody_along(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is under way for whoever else has asked for it, and for the one who comes again."""
+    gate, append = asyncio.Event(), office.stage.parts.feed.append
+
+    async def gated(*arguments: object, **named: object) -> None:
+        await gate.wait()
+        await append(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(office.stage.parts.feed, "append", gated)
+    orders, entry = office.service._routes._orders, office.stage.world.entry(SelectorKind.JTI, "a")
+    leaving, staying = [asyncio.create_task(orders.carry_out(entry, MARK, report=False)) for _ in range(2)]
+    await eventually(lambda: office.service._writer._flight is not None)
+    leaving.cancel()
+    gate.set()
+    assert (await staying).place == (1, 1)
+    assert leaving.cancelled()
+    assert not orders._flights
 
 
 async def test_a_key_with_another_body_is_422_and_changes_nothing(office: Office) -> None:

@@ -5,15 +5,16 @@ import asyncio
 import pytest
 from aiohttp import FormData, encode_basic_auth
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from keyturn import entropy
-from keyturn.contract.errors import FeedUnavailable, StoreUnavailable
+from keyturn.contract.errors import FeedUnavailable, StoreUnavailable, Unconfirmed
 from keyturn.contract.keys import Retired, Revoked
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import stream_key
 from tests.building import ADMIN, CLIENT, RESOURCE, SECRETS
 from tests.families import begin_turned, new_refresh_token
-from tests.revocation.conftest import VERIFIER, Office, authorization
+from tests.revocation.conftest import APP, VERIFIER, Office, authorization
 from tests.waiting import eventually
 
 AUTH = authorization(CLIENT)
@@ -57,11 +58,39 @@ async def test_a_token_that_was_revoked_before_is_200_again(office: Office) -> N
         assert (await office.revoke(token), office.position) == ((200, None), held)
 
 
+async def test_the_record_of_what_a_selector_has_ended_goes_when_its_client_revokes_it(office: Office) -> None:
+    """Checklist 8, RFC 7009, 2.2: it has no use any more, whoever was first; a store keeps no more than it has to."""
+    token = await office.opaque(jti="the-jti")
+    assert (await office.admin("POST", "/revocations", {"selector": {"jti": "the-jti"}}))[0] == 200
+    assert await office.records.get(token) is not None
+    assert (await office.revoke(token), office.position) == ((200, None), (1, 1))
+    assert await office.records.get(token) is None
+
+
+async def test_a_jwt_that_has_just_expired_is_revoked_all_the_same(office: Office) -> None:
+    """Checklist 9, RFC 7009, 2: a verifier whose clock is a moment behind would still take it."""
+    now = int(office.stage.world.clock.now())
+    assert await office.revoke(office.jwt(iat=now - 301, exp=now - 1)) == (200, None)
+    assert office.position == (1, 1)
+
+
 async def test_a_long_expired_jwt_is_200_without_an_event(office: Office) -> None:
     """Checklist 1, RFC 7009, 2.2: nothing accepts it any more, so there is nothing to remember."""
     now = int(office.stage.world.clock.now())
     token = office.jwt(iat=now - 4000, exp=now - 3600)
     assert (await office.revoke(token), office.position) == ((200, None), (1, 0))
+
+
+async def test_a_public_client_revokes_its_own_token_by_its_name_and_no_other(office: Office) -> None:
+    """RFC 7009, 2.1: only that the token was issued to it is looked at; an app on a phone has no secret to prove."""
+    tokens = [office.jwt(client_id=APP), office.jwt()]
+    told = []
+    for token in tokens:
+        async with office.http.post("/revoke", data={"token": token, "client_id": APP}) as response:
+            told.append(response.status)
+    assert told == [200, 400]
+    await eventually(lambda: not office.passes(tokens[0]))
+    assert office.passes(tokens[1])
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "nonsense"])
@@ -101,10 +130,27 @@ async def test_a_dead_store_is_503_whatever_the_token(office: Office, monkeypatc
             assert (await response.json())["error"] == "temporarily_unavailable"
 
 
-async def test_a_key_that_we_have_not_read_yet_is_looked_for_before_200(
+async def test_what_is_not_durable_enough_is_no_200_for_whoever_asks_again(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replica that is a moment behind must not call a live token unknown."""
+    """Checklist 8, RFC 7009, 2.2.1: an order that finds nothing left to do rests on what nobody could confirm."""
+    now = int(office.stage.world.clock.now())
+    revoked = office.jwt()
+    assert await office.revoke(revoked) == (200, None)
+
+    async def unconfirmed(*_arguments: object) -> None:
+        raise Unconfirmed(lane="revocations", place=(1, 1), wanted="replicated", found="local")
+
+    monkeypatch.setattr("serving.receipts.Vouching.require", unconfirmed)
+    for token in (revoked, "nonsense", office.jwt(iat=now - 4000, exp=now - 3600)):
+        assert (await office.revoke(token))[0] == 503
+
+
+@pytest.mark.parametrize("left_seconds", [300, -1])
+async def test_a_key_that_we_have_not_read_yet_is_looked_for_before_200(
+    office: Office, monkeypatch: pytest.MonkeyPatch, left_seconds: int
+) -> None:
+    """A replica that is a moment behind must not call a live token unknown, nor one that ran out a moment ago."""
     world, verifier = office.stage.world, office.verifier
     before = world.signing_kid
     stood_still = office.stage.parts.replica
@@ -112,7 +158,7 @@ async def test_a_key_that_we_have_not_read_yet_is_looked_for_before_200(
     # Keep the service's replica behind: its follower hears nothing until it reads.
     monkeypatch.setattr(office.stage.parts.follower, "_take", _nothing)
     await world.publisher(Lane.KEYS, verifier).append([Retired(kid=before), *world.first_key()])
-    token = office.jwt()
+    token = office.jwt(exp=int(world.clock.now()) + left_seconds)
     assert stood_still.keys.get(world.signing_kid) is None
     assert await office.revoke(token) == (200, None)
     assert office.position == (1, 1)
@@ -233,7 +279,10 @@ async def test_a_record_that_cannot_be_deleted_does_not_undo_the_revocation(
         raise StoreUnavailable("gone")
 
     monkeypatch.setattr("serving.records.RecordStore.delete", dead)
-    assert (await office.revoke(token), office.position) == ((200, None), (1, 1))
+    with capture_logs() as logs:
+        assert (await office.revoke(token), office.position) == ((200, None), (1, 1))
+    assert "record_left" in [line["event"] for line in logs]
+    assert token not in str(logs)
 
 
 async def test_a_revocation_outlives_its_token(office: Office) -> None:
@@ -261,8 +310,11 @@ async def test_a_verifier_that_does_not_follow_is_named_at_the_timeout(
 ) -> None:
     """202 and its name, so that the operator knows where the token may still pass."""
     monkeypatch.setattr(office.verifier.follower, "_take", _nothing)
-    status, told = await office.revoke(office.jwt(), query="?wait=all&timeout=0.2")
-    assert (status, told["adopted"], told["laggards"]) == (202, 0, [VERIFIER])
+    token = office.jwt()
+    for _ in ("revoked", "revoked before"):
+        status, told = await office.revoke(token, query="?wait=all&timeout=0.2")
+        assert (status, told["adopted"], told["laggards"]) == (202, 0, [VERIFIER])
+    assert office.position == (1, 1)
 
 
 async def test_waiting_for_nothing_to_revoke_is_answered_too(office: Office) -> None:
@@ -279,6 +331,29 @@ async def test_many_at_once_all_take_effect(office: Office) -> None:
     assert {await_status for await_status, _ in await asyncio.gather(*map(office.revoke, tokens))} == {200}
     await eventually(lambda: not any(office.passes(token) for token in tokens))
     assert office.position[1] < 60
+
+
+async def test_what_came_of_each_request_is_counted_and_what_waits_is_shown(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist, every endpoint: a service that revokes nothing any more, or falls behind, is seen by these alone."""
+    now, token = int(office.stage.world.clock.now()), office.jwt()
+    for one in (token, token, "nonsense", office.jwt(iat=now - 4000, exp=now - 3600)):
+        assert await office.revoke(one) == (200, None)
+    for outcome in ("revoked", "revoked_before", "unknown", "expired"):
+        assert office.figure("keyturn_revocations_total", outcome=outcome) == 1
+    gate, append = asyncio.Event(), office.stage.parts.feed.append
+
+    async def gated(*arguments: object, **named: object) -> None:
+        await gate.wait()
+        await append(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(office.stage.parts.feed, "append", gated)
+    asked = [asyncio.create_task(office.revoke(office.jwt())) for _ in range(3)]
+    await eventually(lambda: office.figure("keyturn_revocations_waiting") == 2)
+    gate.set()
+    await asyncio.gather(*asked)
+    assert office.figure("keyturn_revocations_waiting") == 0
 
 
 async def test_a_bad_client_is_401_and_nothing_is_revoked(office: Office) -> None:

@@ -13,6 +13,7 @@ from keyturn.contract.positions import Lane
 from keyturn.process.metrics import Metrics
 from keyturn.verifier.freshness import State
 from revocation.app import RevocationService
+from revocation.description import LONGEST_REASON
 from tests.building import ADMIN, CLIENT, standing
 from tests.revocation.conftest import PROVIDER, VERIFIER, Office, settings_of
 from tests.waiting import eventually
@@ -64,14 +65,29 @@ async def test_everything_before_a_moment_can_be_ended(office: Office) -> None:
 
 async def test_an_answer_without_waiting_says_where_the_revocation_stands(office: Office) -> None:
     """Accepted means durable; adoption can be asked for later by its sequence."""
-    status, told = await office.admin("POST", "/revocations", {"selector": {"sub": "eve"}, "reason": "left"})
+    reason = "r" * LONGEST_REASON
+    status, told = await office.admin("POST", "/revocations", {"selector": {"sub": "eve"}, "reason": reason})
     assert (status, told["sequence"], told["durability"]) == (200, 1, "local")
+    assert [entry.reason for event in await office.events() for entry in event.entries] == [reason]
 
     async def adopted() -> bool:
         status, told = await office.admin("GET", "/revocations/1")
         return bool(status == 200 and told["adopted"] == 1 and not told["laggards"] and told["slowest_ms"] >= 0)
 
     await eventually(adopted)
+
+
+async def test_verifiers_are_asked_to_report_at_once_exactly_where_somebody_waits(office: Office) -> None:
+    """Not asked, they report within a second, and `wait=all` takes as long; asked for nobody, all write each time.
+
+    Whoever waits: a client for its token, an operator for a selector, and one who names the order by a key.
+    """
+    body = {"selector": {"sub": "eve"}}
+    for query in ("", "?wait=all", "?wait=quorum"):
+        assert (await office.revoke(office.jwt(), query=query))[0] == 200
+        assert (await office.admin("POST", f"/revocations{query}", body))[0] == 200
+        assert (await office.admin("POST", f"/revocations{query}", body, key=f"order{query}"))[0] == 200
+    assert [event.report for event in await office.events()] == [False] * 3 + [True] * 6
 
 
 async def test_a_laggard_is_named(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +125,7 @@ async def test_a_dry_run_revokes_nothing(office: Office) -> None:
         {"selector": {"sub": "a", "iss": PROVIDER.removesuffix("/")}},
         {"selector": {"grant_id": "a", "iss": PROVIDER}},
         {"selector": {"sub": "a"}, "reason": 1},
-        {"selector": {"sub": "a"}, "reason": "r" * 201},
+        {"selector": {"sub": "a"}, "reason": "r" * (LONGEST_REASON + 1)},
         {"selector": {"sub": "a"}, "dry_run": "yes"},
         {"selector": {"sub": "a"}, "dryrun": True},
     ],
@@ -139,7 +155,7 @@ async def test_tokens_of_an_issuer_that_is_configured_can_be_revoked(office: Off
 
 async def test_a_place_that_is_not_there_is_404(office: Office) -> None:
     """Adoption of what never happened is not "all"."""
-    for sequence, expected in (("0", 404), ("1", 404), ("x", 400), ("9" * 40, 400)):
+    for sequence, expected in (("0", 404), ("1", 404), ("x", 400), ("²", 400), ("9" * 40, 400)):
         assert (await office.admin("GET", f"/revocations/{sequence}"))[0] == expected
 
 
@@ -148,12 +164,14 @@ async def test_only_an_admin_token_may(office: Office) -> None:
     body = {"selector": {"sub": "alice"}}
     assert (await office.admin("POST", "/revocations", body, client_id=CLIENT))[0] == 401
     assert (await office.admin("POST", "/revocations", body, scope="read"))[0] == 403
+    assert (await office.admin("GET", "/revocations/1", client_id=CLIENT))[0] == 401
     signed = office.jwt(client_id=ADMIN, scope="keyturn:admin")
-    for authorization in ({}, {"Authorization": f"Bearer {signed}"}):
-        async with office.http.post("/revocations", json=body, headers=authorization) as response:
-            assert response.status == 401
-            assert "Bearer" in response.headers["WWW-Authenticate"]
-            assert response.content_type == "application/problem+json"
+    for headers in ({}, {"Authorization": f"Bearer {signed}"}):
+        for method, path in (("POST", "/revocations"), ("GET", "/revocations/1")):
+            async with office.http.request(method, path, json=body, headers=headers) as response:
+                assert response.status == 401
+                assert "Bearer" in response.headers["WWW-Authenticate"]
+                assert response.content_type == "application/problem+json"
     assert office.position == (1, 0)
 
 

@@ -11,7 +11,7 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, SelectorKind
 from keyturn.feed.publisher import Publisher
 from revocation import writer as limits
-from revocation.orders import OrderBook
+from revocation.orders import Mark, OrderBook, event_id_of
 from revocation.writer import RevocationWriter
 from tests.clocks import HastyClock, ManualClock
 from tests.world import Member, World
@@ -241,6 +241,24 @@ async def test_a_caller_that_goes_away_takes_nobody_along(bench: Bench) -> None:
     leaving.cancel()
     bench.publisher.gate.set()
     assert (await staying).place[1] == 1
+    assert leaving.cancelled()
+
+
+async def test_a_caller_that_goes_away_while_another_replica_carries_out_its_order_takes_nobody_along(
+    bench: Bench,
+) -> None:
+    """Those who share the event must not hear of a failure that is nobody's."""
+    mark = Mark.of("admin", "key-1", {})
+    bench.publisher.gate.clear()
+    leaving = asyncio.create_task(bench.writer.write(bench.entry("a"), mark=mark))
+    staying = asyncio.create_task(bench.writer.write(bench.entry("b")))
+    await asyncio.wait([leaving, staying], timeout=0.01)
+    rival = await bench.world.caught_up()
+    publisher = bench.world.publisher(Lane.REVOCATIONS, rival)
+    await publisher.append([bench.entry("a")], event_id=event_id_of([mark]))
+    leaving.cancel()
+    bench.publisher.gate.set()
+    assert (await staying).place == (1, 2)
     assert leaving.cancelled()
 
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
+from keyturn.clock import SystemClock
 from keyturn.contract.errors import FeedUnavailable
-from keyturn.contract.events import RevocationsEvent, open_event
-from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector
-from revocation.receiving.meaning import LOGOUT
+from revocation.receiving import senders
+from revocation.receiving.meaning import LOGOUT, LOGOUT_SECONDS
+from revocation.receiving.once import PREFIX, Received
 from serving.service import Service
-from tests.revocation.conftest import Office, office_on
+from tests.building import FickleRedis
+from tests.revocation.conftest import PROVIDER, Office, office_on
 from tests.revocation.receiving.test_meaning import SESSION_REVOKED
 from tests.verifier.abroad import URL, Abroad
 from tests.waiting import eventually
@@ -49,6 +52,8 @@ class Desk:
         """Send an event, and return what comes back."""
         async with self.office.http.post("/events", data=token, headers={"Content-Type": kind}) as answer:
             text = await answer.text()
+            # RFC 8935, 2.3: the description is in a language, and which one has to be said.
+            assert answer.status != 400 or answer.headers["Content-Language"] == "en"
             return answer.status, json.loads(text) if text else None
 
     async def send_logout(self, token: str) -> tuple[int, Any]:
@@ -64,10 +69,7 @@ class Desk:
 
     async def entries(self) -> list[Entry]:
         """Return all that stands in the lane."""
-        stage = self.office.stage
-        events = await stage.parts.feed.events(Lane.REVOCATIONS, epoch=1, after=0)
-        opened = [open_event(one, Lane.REVOCATIONS, stage.parts.replica.trust.role(Lane.REVOCATIONS)) for one in events]
-        return [entry for one in opened if isinstance(one.event, RevocationsEvent) for entry in one.event.entries]
+        return [entry for event in await self.office.events() for entry in event.entries]
 
 
 @asynccontextmanager
@@ -78,12 +80,10 @@ async def desk_on(
     file = tmp_path / "jwks.json"
     settings = {"URL": URL, "TOKEN": "1h", "JWKS_FILE": str(file), "ALGORITHMS": "ES256", "AUDIENCE": US}
     changes: dict[str, Any] = {f"KEYTURN_ISSUERS__WORKFORCE__{name}": value for name, value in settings.items()}
-    file.write_text("{}")
+    abroad = Abroad(SystemClock(), jwks=file)
+    file.write_bytes(abroad.jwks)
     async with office_on(valkey, valkey_url, tmp_path, beside=beside, **changes) as office:
-        abroad = Abroad(office.stage.world.clock, jwks=file)
-        file.write_bytes(abroad.jwks)
         keys = office.service._senders._keys[URL]
-        keys._tried_at = keys._due = float("-inf")
         await eventually(lambda: keys.trouble is None, within_seconds=10)
         yield Desk(office, abroad, file)
 
@@ -113,8 +113,35 @@ async def test_a_logout_token_is_revoked_before_it_is_taken_and_once(desk: Desk)
     answers = await asyncio.gather(*(desk.send_logout(token) for _ in range(4)))
     assert sorted(status for status, _ in answers) == [200, 400, 400, 400]
     assert {(one.kind, one.value) for one in await desk.revoked()} == {("sid", "s-1"), ("sub", "alice")}
+    standing = len(await desk.revoked())
     status, answer = await desk.send_logout(token)
     assert (status, answer["error"]) == (400, "invalid_request")
+    assert len(await desk.revoked()) == standing, "a replay wrote into the lane"
+
+
+async def test_what_was_taken_is_remembered_for_as_long_as_it_could_be_taken_again(desk: Desk, valkey: Redis) -> None:
+    """Back-Channel Logout 1.0, 2.6: forgotten sooner, a replay would be taken; kept for ever, the store would grow."""
+    skew_ms = desk.office.stage.parts.skew_seconds * 1000
+
+    async def remembered_ms() -> list[int]:
+        return [await valkey.pttl(name) for name in await valkey.keys(f"{PREFIX}*")]
+
+    assert (await desk.send_logout(desk.logout()))[0] == 200
+    (left_ms,) = await remembered_ms()
+    assert 0 <= (LOGOUT_SECONDS * 1000 + 4 * skew_ms) - left_ms < 10_000
+    assert left_ms > LOGOUT_SECONDS * 1000 + 2 * skew_ms  # From the future by S when it came, too old by S at the end.
+    assert (await desk.send(desk.event(jti="two")))[0] == 202
+    assert 3_600_000 < max(await remembered_ms()) <= 86_400_000
+
+
+async def test_the_same_jti_of_another_issuer_is_another_event() -> None:
+    """RFC 8417, 2.2: it is unique for its issuer; else one provider could use up the names of another's events."""
+    received = Received(FickleRedis())
+    assert await received.add("https://a.example", "1", lasting_seconds=60.0)
+    assert await received.has("https://a.example", "1")
+    assert not await received.has("https://b.example", "1")
+    assert not await received.has("https://a.example1", "")
+    assert not await received.add("https://a.example", "1", lasting_seconds=60.0)
 
 
 async def test_a_clock_that_was_set_back_refuses_no_event_and_forgets_none_early(
@@ -152,6 +179,7 @@ async def test_what_an_attacker_sends_is_refused_and_revokes_nothing(desk: Desk)
         (desk.event(iss="https://evil.example"), "invalid_issuer"),
         (desk.event(iss=desk.office.stage.world.issuer), "invalid_issuer"),
         (desk.event(iss=None), "invalid_issuer"),
+        (desk.event(iss=[URL]), "invalid_issuer"),
         (desk.event(aud="another"), "invalid_audience"),
         (desk.event(events={}), "invalid_request"),
     ]
@@ -159,6 +187,7 @@ async def test_what_an_attacker_sends_is_refused_and_revokes_nothing(desk: Desk)
         status, answer = await desk.send(token)
         assert (status, answer["err"]) == (400, err), token[:80]
         assert answer.keys() == {"err", "description"}
+    assert desk.office.figure("keyturn_received_events_total", kind="set", outcome="refused") == len(attacks)
     assert (await desk.send(good, "application/jwt"))[0] == 415
     for logout in (
         desk.logout(header={"typ": "JWT"}), desk.logout(nonce="n"), desk.logout(events=None), desk.logout(iss="https://evil.example"),
@@ -167,6 +196,53 @@ async def test_what_an_attacker_sends_is_refused_and_revokes_nothing(desk: Desk)
         status, answer = await desk.send_logout(logout)
         assert (status, answer["error"]) == (400, "invalid_request")
     assert await desk.revoked() == []
+
+
+async def test_a_type_may_be_spelled_in_full(desk: Desk) -> None:
+    """RFC 7515, 4.1.9: `application/` may be left out of a `typ`, and so may stand there."""
+    assert (await desk.send(desk.event(header={"typ": "application/secevent+jwt"})))[0] == 202
+    assert (await desk.send_logout(desk.logout(jti="two", header={"typ": "application/logout+jwt"})))[0] == 200
+
+
+async def test_an_issuer_that_was_not_asked_for_events_is_none_and_its_keys_are_not_read(office: Office) -> None:
+    """Each is a connection to somebody else, and each a way in: nothing is opened that nobody has configured."""
+    assert office.service._senders._keys == {}
+    token = Abroad(office.stage.world.clock).mint(header={"typ": "secevent+jwt"}, iss=PROVIDER)
+    headers = {"Content-Type": "application/secevent+jwt"}
+    async with office.http.post("/events", data=token, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["err"]) == (400, "invalid_issuer")
+
+
+async def test_what_was_taken_or_passed_over_is_logged_without_whom_it_concerns(desk: Desk) -> None:
+    """An operator sees that a sender says what ends nothing here; a stranger's words must not fill the log."""
+    unknown = f"https://unknown.example/{'x' * 1_000}"
+    with capture_logs() as logs:
+        assert (await desk.send(desk.event(events={SESSION_REVOKED: {}, unknown: {}})))[0] == 202
+    told = {line["event"]: line for line in logs if line["event"].startswith("event_")}
+    assert told.keys() == {"event_taken", "event_passed_over"}
+    assert told["event_taken"]["selectors"] == ["sub"]
+    assert told["event_passed_over"]["reasons"] == ["event_type"]
+    assert "alice" not in str(logs)
+    assert all(len(one) <= 128 for line in told.values() for one in line["types"])
+    assert desk.office.figure("keyturn_received_events_total", kind="set", outcome="revoked") == 1
+
+
+async def test_strangers_with_invented_keys_have_few_wait_for_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist, every endpoint: a limit on everything that grows; whoever is turned away may come again."""
+    monkeypatch.setattr(senders, "MOST_WAITING", 2)
+    keys, gate = desk.office.service._senders._keys[URL], asyncio.Event()
+
+    async def slowly() -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(keys, "renew", slowly)
+    keys.usable_until = float("-inf")
+    asked = [asyncio.create_task(desk.send(desk.event(jti=str(number)))) for number in range(2)]
+    await eventually(lambda: desk.office.service._senders._waiting == 2)
+    assert (await desk.send(desk.event()))[0] == 503
+    gate.set()
+    assert [status for status, _ in await asyncio.gather(*asked)] == [503, 503]
+    assert desk.office.service._senders._waiting == 0
 
 
 async def test_what_cannot_be_made_durable_is_not_taken_and_comes_again(
