@@ -108,7 +108,7 @@ def _log_failure(request: web.Request, error: Exception, status: int) -> None:
     log = request.config_dict.get(LOG)
     if log is None:
         return
-    if status == 503 and isinstance(error, KeyturnError):  # noqa: PLR2004
+    if status != 500 and isinstance(error, KeyturnError):  # noqa: PLR2004 - foreseen, and it says what is amiss
         log.warning(UNAVAILABLE, code=error.code, reason=str(error))
     else:
         log.error(UNEXPECTED, exc_info=error)

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import ClientSession, web
 from fakeredis import FakeAsyncRedis
 
-from keyturn.contract.errors import ConfigurationError, StoreUnavailable
+from keyturn.contract.errors import ConfigurationError, SignerMissing, StoreUnavailable
 from keyturn.process.logging import configure_logging
 from keyturn.process.metrics import Metrics
 from keyturn.process.settings import LogSettings
@@ -42,6 +42,7 @@ class Sample:
             ("/crash", self.crash, Style.OAUTH),
             ("/admin", self.crash, Style.PROBLEM),
             ("/down", self.store, Style.PROBLEM),
+            ("/unsigned", self.unsigned, Style.OAUTH),
         ):
             add_route(app, "POST", path, handler, style=style, operation={"summary": path})
         add_route(app, "GET", "/torn/{how}", self.torn, style=Style.PROBLEM, operation={}, within_seconds=0.5)
@@ -67,6 +68,10 @@ class Sample:
     async def crash(self, _request: web.Request) -> web.Response:
         """Fail in a way that nobody foresaw."""
         raise RuntimeError("kt_cs_not_for_your_eyes")
+
+    async def unsigned(self, _request: web.Request) -> web.Response:
+        """Have no signer."""
+        raise SignerMissing(typ="at+jwt", service="sample")
 
     async def torn(self, request: web.Request) -> web.StreamResponse:
         """Begin an answer, and fail."""
@@ -277,6 +282,17 @@ async def test_each_request_is_one_log_line_without_query_body_or_secret(client:
     assert [line["path"] for line in lines if line["event"] == "request"] == ["/echo", "?", "/crash"]
     assert "RuntimeError" in told
     assert not any(secret in told for secret in ("1234", "5678", "kt_at_path", "not_for_your_eyes"))
+
+
+async def test_what_was_foreseen_is_logged_with_its_reason_and_is_no_unexpected_error(
+    client: ClientSession, log: StringIO
+) -> None:
+    """Any caller can ask for what no signer makes here: the log names the settings, and no alarm rings."""
+    async with client.post("/unsigned") as answer:
+        assert answer.status == 501
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["unavailable", "request"]
+    assert "sample.signer" in lines[0]["reason"]
 
 
 async def test_a_busy_port_is_a_configuration_error(stage: Standing, client: ClientSession) -> None:
