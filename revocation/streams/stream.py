@@ -149,16 +149,17 @@ class Stream:
     async def needs(self, position: Position, seconds: float) -> bool:
         """Say whether the receiver has still to be told events up to a position that has stood for so long.
 
+        The position is one of the running epoch, of which a receiver that is in an older one has been told nothing.
         Raises FeedUnavailable where the store cannot say: nothing is trimmed then.
         """
         try:
             progress = _parse(await self.store.progress())
         except StoreUnavailable as error:
             raise FeedUnavailable(str(error)) from error
-        epoch, newest = self._parts.replica.place(LANE)
-        if progress is None or progress.epoch != epoch or seconds > self.settings.hold:
+        _, newest = self._parts.replica.place(LANE)
+        if progress is None or seconds > self.settings.hold:
             return False
-        return position.sequence > progress.sequence and newest - position.sequence < MOST_HELD
+        return position.place > progress.place and newest - position.sequence < MOST_HELD
 
     async def behind(self) -> tuple[Progress, int]:
         """Return how far it is, and how many revocations, up to 1,024, are to be told next."""

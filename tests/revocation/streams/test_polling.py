@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
-from keyturn.contract.errors import SigningRefused
+from keyturn.contract.errors import ReplicaExpired, SigningRefused, StoreUnavailable
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from revocation.streams import polling
 from revocation.streams import stream as streaming
 from revocation.streams.settings import StreamSettings
-from tests.building import ADMIN, CLIENT, RESOURCE
+from revocation.streams.store import StreamStore
+from tests.building import ADMIN, CLIENT, RESOURCE, basic
 from tests.revocation.streams.receiving import AUDIENCE, POLLED, Post, another, post_on, told
 from tests.waiting import eventually
 
@@ -66,6 +69,57 @@ async def test_a_poll_waits_for_a_revocation(post: Post) -> None:
     await eventually(lambda: post.routes.waiters["one"].waiting == 1)
     await post.revoke("alice")
     assert await asyncio.wait_for(waiting, 5) == ["alice"]
+    assert post.routes.waiters["one"].waiting == 0
+
+
+async def test_a_poll_waits_for_so_long_and_only_so_many_wait(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist, every endpoint: a timeout and a limit; each connection that waits is one that others lack."""
+    monkeypatch.setattr(polling, "MOST_WAITING", 1)
+    waiting = asyncio.ensure_future(post.poll(returnImmediately=False))
+    await eventually(lambda: post.routes.waiters["one"].waiting == 1)
+    assert await asyncio.wait_for(post.poll(returnImmediately=False), 5) == (200, {"sets": {}})
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await post.revoke("alice")
+    await eventually(lambda: post.routes.waiters["one"].waiting == 0)
+    _, answer = await post.poll()
+    await post.poll(ack=list(answer["sets"]), maxEvents=0)
+    monkeypatch.setattr(polling, "LONGEST_WAIT_SECONDS", 0.05)
+    assert await asyncio.wait_for(post.poll(returnImmediately=False), 5) == (200, {"sets": {}})
+
+
+async def test_a_poll_looks_again_where_the_bell_is_lost_and_not_all_the_time(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pub/sub forgets: a revocation must reach who waits for it all the same. A bell that rang is no reason to spin."""
+    stream, looks = post.streams.by_name["one"], 0
+    open_ = stream.open
+
+    async def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return await open_()
+
+    monkeypatch.setattr(stream, "open", counted)
+    monkeypatch.setattr(polling, "LOOK_AGAIN_SECONDS", 0.05)
+    waiting = asyncio.ensure_future(post.subjects(returnImmediately=False))
+    await eventually(lambda: post.routes.waiters["one"].waiting == 1)
+    post.streams.bell.ring()
+    post.stage.parts.follower.on_change.remove(post.streams.bell.ring)
+    await asyncio.wait([waiting], timeout=0.3)
+    assert looks < 20
+    await post.revoke("alice")
+    assert await asyncio.wait_for(waiting, 5) == ["alice"]
+
+
+async def test_no_answer_holds_more_than_the_limit_whatever_is_asked_for(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 8936, 2.4: `maxEvents` is a most; each is a signature that we have made."""
+    monkeypatch.setattr(polling, "MOST_AT_A_TIME", 2)
+    await post.revoke("alice", "bob", "carol")
+    _, answer = await post.poll(maxEvents=1_000)
+    assert (len(answer["sets"]), answer["moreAvailable"]) == (2, True)
 
 
 async def test_a_poll_for_nothing_only_acknowledges(post: Post) -> None:
@@ -86,10 +140,26 @@ async def test_what_a_receiver_refuses_is_a_dead_letter_and_not_told_again(post:
     assert [(one["jti"], one["err"], one["description"]) for one in letters["dead_letters"]] == [
         (first, "invalid_audience", "not us")
     ]
+    render = post.stage.parts.metrics.render
+    assert b'keyturn_stream_refused_total{stream="one"} 1.0' in render()
     _, shown = await post.operator("/streams")
     assert shown["streams"] == [
         {"name": "one", "delivery": "poll", "audience": AUDIENCE, "epoch": 1, "sequence": 1, "waiting": 1, "dead": 1}
     ]
+    (second,) = (await post.poll())[1]["sets"]
+    await post.poll(maxEvents=0, ack=[second])
+    assert b'keyturn_stream_told_total{stream="one"} 1.0' in render()
+
+
+async def test_a_receivers_words_are_kept_in_part(post: Post) -> None:
+    """Checklist, every endpoint: whoever may refuse must not fill our store, nor our log, by how he says it."""
+    await post.revoke("alice")
+    (first,) = (await post.poll())[1]["sets"]
+    with capture_logs() as logs:
+        await post.poll(setErrs={first: {"err": "e" * 1_000, "description": "d" * 1_000}})
+    _, letters = await post.operator("/streams/one/dead-letters")
+    words = [letters["dead_letters"][0], *(line for line in logs if line["event"] == "stream_refused")]
+    assert [(one["err"], one["description"]) for one in words] == [("e" * 200, "d" * 200)] * 2
 
 
 NO_POLLS: list[dict[str, Any]] = [
@@ -115,6 +185,11 @@ async def test_a_stream_is_for_its_own_client(post: Post) -> None:
         assert (await post.poll(who=who, name=name))[0] == 404
     async with post.http.post("/streams/one/poll", json={}) as answer:
         assert answer.status == 401
+    for path in ("/streams", "/streams/one/dead-letters"):
+        async with post.http.get(path) as answer:
+            assert answer.status == 401
+        async with post.http.get(path, headers=basic(RESOURCE)) as answer:
+            assert answer.status == 401
 
 
 async def test_only_named_kinds_and_our_own_issuer_are_told(valkey: Redis, valkey_url: str) -> None:
@@ -215,12 +290,20 @@ async def test_an_old_epoch_that_cannot_be_believed_is_left_and_said_to_be_lost(
 
 
 async def test_a_progress_that_somebody_wrote_over_goes_on_from_what_we_know(post: Post, valkey: Redis) -> None:
-    """Whoever can write the store must not make a running stream forget what it has still to tell."""
+    """Whoever can write the store must not make a running stream forget what it has still to tell, nor in silence."""
     await post.revoke("alice")
     assert await post.subjects() == ["alice"]
-    for damage in (b"", b"{}", b"\xff", b'{"epoch":1,"sequence":-1,"hash":""}'):
+    for damage in (
+        b"",
+        b"{}",
+        b"\xff",
+        b'{"epoch":1,"sequence":-1,"hash":""}',
+        b'{"epoch":1,"sequence":1,"hash":"","x":1}',
+    ):
         await valkey.set("keyturn:streams:one:progress", damage)
-        assert await post.subjects() == ["alice"]
+        with capture_logs() as logs:
+            assert await post.subjects() == ["alice"]
+        assert "stream_progress_lost" in [line["event"] for line in logs]
     await valkey.set("keyturn:streams:one:progress", b"{}")
     async with another(post) as later:
         assert await later.subjects() == ["alice"]
@@ -249,6 +332,38 @@ async def test_a_store_that_is_away_is_503(post: Post, monkeypatch: pytest.Monke
     assert (await post.poll(ack=list(answer["sets"])))[0] == 503
     monkeypatch.undo()
     assert await post.subjects() == ["alice"]
+
+
+async def test_a_replica_that_has_expired_tells_nothing(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds may be by a key that the root has dropped since: a receiver hears of it once that is known."""
+    await post.revoke("alice")
+
+    def expired(_self: object) -> None:
+        raise ReplicaExpired("silence", silence_seconds=3600.0)
+
+    monkeypatch.setattr("serving.parts.Parts.require_replica", expired)
+    assert (await post.poll())[0] == 503
+    monkeypatch.undo()
+    assert await post.subjects() == ["alice"]
+
+
+async def test_a_stream_begins_although_the_store_was_away_at_the_start(
+    valkey: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing would be told of what is revoked until the receiver comes for the first time."""
+    monkeypatch.setattr("revocation.streams.streams.LOOK_AGAIN_SECONDS", 0.01)
+    progress, failures = StreamStore.progress, 2
+
+    async def flaky(self: StreamStore) -> bytes:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StoreUnavailable("gone")
+        return await progress(self)
+
+    monkeypatch.setattr(StreamStore, "progress", flaky)
+    async with post_on(valkey, valkey_url):
+        await eventually(lambda: valkey.get("keyturn:streams:one:progress"))
 
 
 async def test_what_somebody_else_puts_in_our_place_is_503(post: Post, valkey: Redis) -> None:
@@ -286,6 +401,28 @@ async def test_the_feed_keeps_what_a_receiver_has_still_to_be_told(post: Post, m
     assert not await post.streams.need(left, hold + 1)
     monkeypatch.setattr(streaming, "MOST_HELD", 1)
     assert not await post.streams.need(left, hold)
+
+
+async def test_the_feed_keeps_all_of_a_new_epoch_for_a_receiver_that_is_still_in_the_old_one(post: Post) -> None:
+    """RFC 8936, 1: after a failover a receiver that was behind before it has the more to be told, and the same time."""
+    await post.revoke("alice")
+    world, stage = post.stage.world, post.stage
+    stands = stage.member.replica.position(Lane.REVOCATIONS)
+    assert await world.publisher(Lane.REVOCATIONS, stage.member).open_epoch(2, after=str(stands))
+    await post.revoke("bob")
+    assert await post.streams.need(Position(2, 1, ""), POLLED.hold)
+    assert not await post.streams.need(Position(2, 1, ""), POLLED.hold + 1)
+
+
+async def test_what_one_of_several_receivers_has_still_to_be_told_is_kept(valkey: Redis, valkey_url: str) -> None:
+    """One that is up to date must not cost another its events."""
+    async with post_on(valkey, valkey_url, one=POLLED, two=POLLED) as post:
+        for name in ("one", "two"):
+            assert await post.poll(name=name) == (200, {"sets": {}})
+        await post.revoke("alice")
+        _, answer = await post.poll()
+        await post.poll(ack=list(answer["sets"]), maxEvents=0)
+        assert await post.streams.need(Position(1, 1, ""), 0.0)
 
 
 async def test_many_at_once_acknowledge_without_losing_one(post: Post) -> None:
