@@ -16,7 +16,7 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(found, ipaddress.IPv6Address):
-        hidden = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1]) or _translated(found)
+        hidden = found.ipv4_mapped or found.sixtofour or _translated(found)
         if hidden:
             return hidden.is_global and not hidden.is_multicast
     return found.is_global and not found.is_multicast
