@@ -191,7 +191,7 @@ class ListReading:
     async def _land(self) -> None:
         written, entries, last_line = self._under_way.popleft()
         try:
-            self.progress.place = (await asyncio.shield(written)).place
+            self.progress.place = (await written).place
         except Exception:
             await self._abandon()
             raise
@@ -205,5 +205,4 @@ class ListReading:
         """Hear out the parts behind one that failed: they may be durable, and are repeated all the same."""
         rest = [one.written for one in self._under_way]
         self._under_way.clear()
-        self._part, self._line = [], self.progress.line
         await asyncio.gather(*rest, return_exceptions=True)
