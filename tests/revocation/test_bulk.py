@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientPayloadError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from keyturn import entropy
 from keyturn.contract.encoding import decode_object
@@ -255,9 +256,11 @@ async def test_a_store_that_fails_midway_ends_the_list_with_what_is_settled(
             raise FeedUnavailable("gone")
         await append(*arguments, **named)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr(office.stage.parts.feed, "append", failing)
         _, told = await send(office, jtis(2_000))
+    assert ("unavailable", "gone") in [(line["event"], line.get("reason")) for line in logs]
+    assert "gone" not in str(told), "reasons of an outage are the operator's"
     last = told[-1]
     assert (last["status"], last["error"]["code"], last["line"], last["accepted"]) == (
         "stopped", "feed_unavailable", 500, 500,
@@ -336,6 +339,37 @@ async def test_other_revocations_do_not_wait_behind_a_list(office: Office) -> No
     assert (await sending)[1][-1]["accepted"] == 10_000
     assert status == 200
     assert parts_before_it < 19, "it did not wait for the whole list"
+
+
+async def test_a_list_is_read_no_faster_than_it_is_written(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would fill the writer's queue, and be refused by it, the faster its client sends."""
+    monkeypatch.setattr(listreading, "MOST_ENTRIES", 2)
+    gate, append = asyncio.Event(), office.stage.parts.feed.append
+
+    async def gated(*arguments: Any, **named: Any) -> None:
+        await gate.wait()
+        await append(*arguments, **named)
+
+    monkeypatch.setattr(office.stage.parts.feed, "append", gated)
+    sending = asyncio.create_task(send(office, jtis(80)))
+    await eventually(lambda: len(office.service._writer) == 2 * listreading.PARTS_UNDER_WAY)
+    await asyncio.wait([sending], timeout=0.1)
+    assert len(office.service._writer) == 2 * listreading.PARTS_UNDER_WAY
+    gate.set()
+    assert (await sending)[1][-1]["accepted"] == 80
+
+
+async def test_a_list_may_take_longer_than_other_requests(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million lines over a thin line are no attack; their client is cut off by the limits of lists alone."""
+    timeout, given = asyncio.timeout, list[float]()
+
+    def noted(seconds: float | None) -> Any:
+        given.append(seconds or 0.0)
+        return timeout(seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    assert (await send(office, jtis(1)))[1][-1]["status"] == "done"
+    assert max(given) > listreading.LONGEST_LIST_SECONDS
 
 
 async def test_only_some_lists_are_read_at_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

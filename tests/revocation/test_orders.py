@@ -113,6 +113,15 @@ async def test_what_passed_unseen_while_it_ran_is_read_from_the_store(world: Wor
     assert book.find(MARK) == (1, 1)
 
 
+async def test_what_another_replica_wrote_right_before_ours_is_known(world: World) -> None:
+    """An order that was repeated to the next replica, which was about to write something else."""
+    (ours, book), (theirs, _) = [desk(world, await world.caught_up()) for _ in range(2)]
+    await book.read()
+    await theirs.write(world.entry(SelectorKind.JTI, "a"), mark=MARK)
+    assert (await ours.write(world.entry(SelectorKind.JTI, "b"))).place == (1, 2)
+    assert book.find(MARK) == (1, 1)
+
+
 async def test_what_somebody_else_wrote_among_the_events_hides_none_of_ours(world: World) -> None:
     """Whoever can write the store must not have an order carried out twice by that; it is passed over."""
     writer, _ = desk(world, await world.caught_up())

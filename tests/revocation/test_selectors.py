@@ -216,6 +216,24 @@ async def test_a_lane_that_never_began_is_begun_only_where_that_is_allowed(valke
         assert behind.replica.position(Lane.REVOCATIONS) is not None
 
 
+async def test_what_it_stands_on_is_a_reason_to_be_unready(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What sends requests here has to learn that a 200 could not be vouched for, and why."""
+    assert office.service.unready() is None
+    for owner, reason in ((office.service._store, "the server forgets"), (type(office.stage.parts), "stale")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "unready", lambda *_: reason)  # noqa: B023 - it is asked at once
+            assert office.service.unready() == reason
+            async with office.http.get("/readyz") as answer:
+                assert (answer.status, (await answer.json())["reasons"]["revocation"]) == (503, reason)
+
+
+async def test_a_verifier_counts_as_live_for_as_long_as_it_may_still_answer(office: Office) -> None:
+    """Live is until E + S after the last report: counted out sooner, `wait=all` would say yes while it lets some in."""
+    freshness = office.stage.parts.replica.freshness
+    lasting = freshness.expired_after_seconds + freshness.skew_seconds
+    assert office.service._watch._live_seconds == lasting
+
+
 async def test_a_key_without_the_role_makes_the_service_unready(valkey: Redis, tmp_path: Path) -> None:
     """It would sign what every verifier refuses, and answer 200 for it."""
     async with standing(valkey) as stage:

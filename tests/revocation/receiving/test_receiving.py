@@ -105,6 +105,10 @@ async def test_an_event_is_revoked_before_it_is_taken(desk: Desk) -> None:
     assert len(await desk.revoked()) == 1
     assert await desk.send(desk.event(jti="two", events={"https://unknown.example/type": {}})) == (202, None)
     assert len(await desk.revoked()) == 1
+    token = {"format": "jwt_id", "iss": URL, "jti": "a-token"}
+    assert await desk.send(desk.event(jti="three", sub_id=token)) == (202, None)
+    entry, now = (await desk.entries())[-1], desk.office.stage.world.clock.now()
+    assert 3_600 < entry.until - now < 3_700  # By the life of that issuer's tokens, which is longer than that of ours.
 
 
 async def test_a_logout_token_is_revoked_before_it_is_taken_and_once(desk: Desk) -> None:

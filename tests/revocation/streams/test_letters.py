@@ -11,6 +11,7 @@ from keyturn.contract.errors import StoreUnavailable
 from keyturn.contract.positions import Lane
 from revocation.streams import letters
 from tests.revocation.streams.receiving import Post, another
+from tests.waiting import eventually
 
 DEAD, AGAIN = "keyturn:streams:one:dead", "keyturn:streams:one:again"
 
@@ -126,6 +127,21 @@ async def test_who_may_not_or_does_not_say_what_is_refused(post: Post, monkeypat
     async def away(*_: Any) -> Any:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(post.streams.by_name["one"].store, "send_again", away)
-    assert (await post.send_again({}))[0] == 503
+    async def always_faster(*_: Any) -> bool:
+        return False
+
+    for instead in (away, always_faster):
+        monkeypatch.setattr(post.streams.by_name["one"].store, "send_again", instead)
+        assert (await post.send_again({}))[0] == 503
     assert len(await dead(post)) == 1
+
+
+async def test_who_waits_hears_at_once_of_what_is_told_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator who sends it again looks whether it arrives."""
+    (jti,) = await refuse(post, "alice")
+    monkeypatch.setattr("revocation.streams.polling.LOOK_AGAIN_SECONDS", 60.0)
+    post.stage.parts.follower.on_change.remove(post.streams.bell.ring)  # Nothing else wakes them.
+    waiting = asyncio.ensure_future(post.subjects(returnImmediately=False))
+    await eventually(lambda: post.routes.waiters["one"].waiting == 1)
+    assert (await post.send_again({}))[1]["sent_again"] == [jti]
+    assert await asyncio.wait_for(waiting, 5) == ["alice"]
