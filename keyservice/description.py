@@ -27,6 +27,9 @@ from serving.openapi import (
 
 JWKS_TYPE: Final = "application/jwk-set+json"
 LINES_TYPE: Final = "application/x-ndjson"
+SNAPSHOT_TYPE: Final = "application/jose"
+CHUNK_TYPE: Final = "application/octet-stream"
+LONGEST_DIGEST: Final = 64
 _KID: Final = text(256, about="The key's name, in the header of what it signs")
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _MOMENT: Final[Schema] = {"type": "number", "description": "Unix seconds"}
@@ -243,6 +246,7 @@ TRUST: Final[Schema] = {
     },
 }
 
+_LANE: Final = in_path("lane", {"enum": list(Lane)}, "The lane")
 _SEQUENCE: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": HIGHEST_SEQUENCE}
 FEED: Final[Schema] = {
     "operationId": "feed",
@@ -250,7 +254,7 @@ FEED: Final[Schema] = {
     "tags": ["feed"],
     "security": OPERATOR,
     "parameters": [
-        in_path("lane", {"enum": list(Lane)}, "The lane"),
+        _LANE,
         in_query("after", {**_SEQUENCE, "default": 0}, "Begin behind this event"),
         in_query("epoch", _SEQUENCE, "The epoch, by default the one that runs"),
     ],
@@ -262,3 +266,28 @@ FEED: Final[Schema] = {
         )
     },
 }  # fmt: skip
+_NOT_THERE: Final = {"description": "There is no such lane, or the store does not hold it"}
+_CACHED: Final = {"Cache-Control": {"required": True, "schema": {"type": "string"}}}
+SNAPSHOT: Final[Schema] = {
+    "operationId": "snapshot",
+    "summary": "The newest signed snapshot of a lane",
+    "tags": ["feed"],
+    "security": EVERYBODY,
+    "parameters": [_LANE, in_header("If-None-Match", {"type": "string"}, "The ETag of the one that is held")],
+    "responses": {
+        "200": answer(
+            "As the store has it, a compact JWS", {"type": "string"}, kind=SNAPSHOT_TYPE,
+            headers={**_CACHED, "ETag": {"required": True, "schema": {"type": "string"}}},
+        ),
+        "304": {"description": "It is the one that is held"},
+        "404": _NOT_THERE,
+    },
+}  # fmt: skip
+CHUNK: Final[Schema] = {
+    "operationId": "chunk",
+    "summary": "A chunk that a snapshot names",
+    "tags": ["feed"],
+    "security": EVERYBODY,
+    "parameters": [_LANE, in_path("digest", text(LONGEST_DIGEST), "Its SHA-256, in base64url")],
+    "responses": {"200": answer("Its bytes", {"type": "string"}, kind=CHUNK_TYPE, headers=_CACHED), "404": _NOT_THERE},
+}

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 from aiohttp import web
 
+from keyservice.description import CHUNK, CHUNK_TYPE, LONGEST_DIGEST, SNAPSHOT, SNAPSHOT_TYPE
 from keyturn.clock import Clock
 from keyturn.contract.encoding import digest
 from keyturn.contract.positions import Lane
@@ -15,7 +16,6 @@ SNAPSHOT_SECONDS = 5  # As long as a cache between may keep the newest one.
 CHUNK_SECONDS = 86_400  # A chunk never changes under its name.
 LOOK_SECONDS = 1.0  # The store is asked for a snapshot at most so often.
 MOST_CHUNKS_KEPT = 128  # At most 32 MiB: a million revocations, so that a fleet that begins reads each once.
-_LONGEST_DIGEST = 64
 
 
 class SnapshotRoutes:
@@ -28,11 +28,11 @@ class SnapshotRoutes:
 
     def add_routes(self, app: web.Application) -> None:
         """Serve both."""
-        for path, handler, summary in (
-            ("/feed/{lane}/snapshot", self.snapshot, "The newest signed snapshot of a lane"),
-            ("/feed/{lane}/chunks/{digest}", self.chunk, "A chunk that a snapshot names"),
+        for path, handler, operation in (
+            ("/feed/{lane}/snapshot", self.snapshot, SNAPSHOT),
+            ("/feed/{lane}/chunks/{digest}", self.chunk, CHUNK),
         ):
-            add_route(app, "GET", path, handler, style=Style.PROBLEM, operation={"summary": summary})
+            add_route(app, "GET", path, handler, style=Style.PROBLEM, operation=operation)
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer the snapshot, with an entity tag."""
@@ -47,13 +47,13 @@ class SnapshotRoutes:
         headers = {"ETag": tag, "Cache-Control": f"public, max-age={SNAPSHOT_SECONDS}"}
         if tag in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
-        return web.Response(body=compact, content_type="application/jose", headers=headers)
+        return web.Response(body=compact, content_type=SNAPSHOT_TYPE, headers=headers)
 
     async def chunk(self, request: web.Request) -> web.Response:
         """Answer a chunk, if the store holds what its name says."""
         lane, name = _lane(request), request.match_info["digest"]
         raw = self._chunks.get(name)
-        if raw is None and len(name) <= _LONGEST_DIGEST:
+        if raw is None and len(name) <= LONGEST_DIGEST:
             raw = (await self._feed.chunks(lane, [name])).get(name)
         if raw is None or digest(raw) != name:
             raise NotFound("the store has no such chunk")
@@ -61,7 +61,7 @@ class SnapshotRoutes:
         if len(self._chunks) > MOST_CHUNKS_KEPT:
             self._chunks.popitem(last=False)
         headers = {"Cache-Control": f"public, max-age={CHUNK_SECONDS}, immutable"}
-        return web.Response(body=raw, content_type="application/octet-stream", headers=headers)
+        return web.Response(body=raw, content_type=CHUNK_TYPE, headers=headers)
 
 
 def _lane(request: web.Request) -> Lane:

@@ -22,7 +22,8 @@ from tests.interop.system import ROOT, System, running_system
 UNBOUNDED = frozenset({"/revocations/bulk"})  # A stream of lines, each within a limit.
 MOST_EXAMPLES = os.environ.get("KEYTURN_TEST_EXAMPLES", "2")
 TESTED = (
-    "^/(authorize|logins|introspect|revo|statuslists|streams|events|backchannel-logout|healthz|readyz|metrics|openapi)"
+    "^/(authorize|logins|introspect|revo|statuslists|streams|events|backchannel-logout|healthz|readyz|metrics|openapi"
+    "|feed|verifiers)"
 )
 CONFIG = """
 hooks = "tests.interop.schemathesis_hooks"
@@ -88,7 +89,7 @@ class Operation(NamedTuple):
 
     @property
     def is_tested(self) -> bool:
-        """Say whether it is introspection's, revocation's, each service's, or users sign in by it."""
+        """Say whether it is introspection's, revocation's, each service's, of the feed, or users sign in by it."""
         return re.match(TESTED, self.path) is not None
 
 
@@ -146,7 +147,7 @@ def client(own_system: System) -> Iterator[httpx2.Client]:
 
 
 async def test_each_route_says_all_that_it_takes_and_answers(operations: list[Operation]) -> None:
-    """What is not described is found by attackers alone: of introspection and revocation nothing is left out."""
+    """What is not described is found by attackers alone: of the routes that are tested nothing is left out."""
     for one in operations:
         if not one.is_tested:
             continue
