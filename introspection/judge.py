@@ -1,6 +1,7 @@
 """From a presented token and who asks to one verdict, on what the store holds at this moment."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from introspection.memory import Memory, Remembered
@@ -18,7 +19,7 @@ from serving.parts import Parts
 from serving.problems import Busy
 from serving.records import RecordStore
 
-_MOST_AUDIENCES = 4096
+_MOST_AUDIENCES = 4096  # Whose policies are kept.
 
 
 class Judge:
@@ -42,7 +43,6 @@ class Judge:
         """Let no grant last longer than `grant_seconds`: what revoked an older one may be forgotten."""
         self._parts, self._records, self._verifier, self._memory = parts, records, verifier, memory
         self._families, self._grant_seconds = families, grant_seconds
-        self._policies: dict[str, Policy] = {}
 
     async def judge(self, token: str, caller: Caller) -> Verdict:
         """Return the verdict on a token for the audiences of this caller."""
@@ -157,21 +157,18 @@ class Judge:
         """Judge a JWT: for the first of the caller's audiences that it has."""
         verdict = Verdict(Kind.INACTIVE, "audience", state)
         for audience in caller.client.audiences:
-            verdict = self._verifier.judge(token, self._policy(audience))
+            verdict = self._verifier.judge(token, _policy(audience))
             if verdict.reason != "audience":
                 break
         if verdict.kind is Kind.ACTIVE and not _client_stands(verdict.claims, self._replica):
             return Verdict(Kind.INACTIVE, "client", state)
         return verdict
 
-    def _policy(self, audience: str) -> Policy:
-        """Return the one policy of an audience: verdicts are cached under it."""
-        policy = self._policies.get(audience)
-        if policy is None:
-            if len(self._policies) >= _MOST_AUDIENCES:
-                self._policies.clear()
-            policy = self._policies[audience] = Policy(audience=audience, name="introspection")
-        return policy
+
+@lru_cache(maxsize=_MOST_AUDIENCES)
+def _policy(audience: str) -> Policy:
+    """Return the one policy of an audience: verdicts are cached under it."""
+    return Policy(audience=audience, name="introspection")
 
 
 def _objection(

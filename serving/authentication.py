@@ -23,7 +23,6 @@ BASIC, POST, ASSERTION = "client_secret_basic", "client_secret_post", "private_k
 PUBLIC = "none"
 AUTHENTICATION_METHODS = (BASIC, POST, ASSERTION)
 LONGEST_CLIENT_ID = 256
-LONGEST_SECRET = 512
 _MOST_CLIENT_KEYS: Final = 4096
 _NOBODY = Client(secret_hash=secret_hash(""))
 _PROOFS: Final = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
@@ -165,7 +164,7 @@ def _by_secret(presented: _Presented, trust: Trust) -> Client | None:
     client_id, secret = presented.client_id, presented.secret
     client = trust.document.clients.get(client_id)
     # An unknown client costs the same comparison as a known one.
-    proved = secret_matches(secret[: LONGEST_SECRET + 1], (client or _NOBODY).secret_hash or _NOBODY.secret_hash)
+    proved = secret_matches(secret, (client or _NOBODY).secret_hash or _NOBODY.secret_hash)
     if client is None or not client.secret_hash or not secret or not proved or len(client_id) > LONGEST_CLIENT_ID:
         return None
     return client
