@@ -113,3 +113,16 @@ def ask(session: ClientSession) -> Ask:
             return Answer(answer.status, await answer.read(), kept)
 
     return one
+
+
+@pytest.fixture
+def slept(clock: LeapingClock, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the service's sleeps pass at once, in no time at all, and return them."""
+    seconds, began = list[float](), clock.boottime()
+
+    async def sleep(one: float) -> None:
+        seconds.append(one)
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    monkeypatch.setattr(clock, "boottime", lambda: began)  # However long a busy machine takes.
+    return seconds

@@ -1,5 +1,6 @@
 """Who may ask: a client that may introspect, by a proof of its own or by a token (RFC 7662, 2.1 and 4)."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,6 @@ from keyturn import entropy
 from keyturn.contract.selectors import SelectorKind
 from serving.failures import OF_ADDRESS
 from tests.building import CLIENT, RESOURCE, SECRETS, FickleRedis, Standing, basic, new_access_token
-from tests.clocks import LeapingClock
 from tests.introspection.conftest import Answer
 from tests.introspection.test_introspect import INACTIVE
 
@@ -33,19 +33,6 @@ def ask_by(session: ClientSession) -> AskBy:
             return Answer(answer.status, await answer.read(), dict(answer.headers))
 
     return one
-
-
-@pytest.fixture
-def slept(clock: LeapingClock, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let the service's sleeps pass at once, in no time at all, and return them."""
-    seconds, began = list[float](), clock.boottime()
-
-    async def sleep(one: float) -> None:
-        seconds.append(one)
-
-    monkeypatch.setattr(clock, "sleep", sleep)
-    monkeypatch.setattr(clock, "boottime", lambda: began)  # However long a busy machine takes.
-    return seconds
 
 
 def caller_claims(stage: Standing, **changes: Any) -> dict[str, Any]:
@@ -106,6 +93,22 @@ async def test_a_token_that_is_not_good_for_it_lets_nobody_ask(
             assert f'error="{error}"' in answer.headers["WWW-Authenticate"]
             assert answer.headers["Cache-Control"] == "no-store"
     assert slept  # There were so many.
+
+
+@pytest.mark.parametrize(
+    "proof", [b"Bearer kt_\xff", b"Bearer \xed\xa0\x80.x.y", b"Basic \xff", b"\xff", b"Bearer", b"Bearer  "]
+)
+async def test_a_proof_of_bytes_that_are_no_text_is_a_proof_of_nothing(session: ClientSession, proof: bytes) -> None:
+    """RFC 9110, 5.5: what is not ASCII there is opaque, and comes as it is; 401, never a stack trace."""
+    base = session._base_url
+    assert base is not None
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    head = b"POST /introspect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: %b\r\n" % proof
+    writer.write(head + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntoken=x")
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 401 "), answer
 
 
 async def test_a_token_does_not_authorise_its_own_introspection(ask_by: AskBy, stage: Standing, ask: Any) -> None:

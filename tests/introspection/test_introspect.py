@@ -9,6 +9,7 @@ from aiohttp import ClientSession
 
 from introspection.render import render
 from keyturn import entropy
+from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
 from keyturn.contract.keys import Revoked
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
@@ -57,8 +58,10 @@ async def unusable(stage: Standing) -> dict[str, str | bytes]:
     for name, changes in changed.items():
         forms[f"JWT {name}"] = world.mint(**changes)
         forms[f"opaque {name}"] = await stage.put_opaque(**changes)
-    good = world.mint()
+    code, good = make_credential(CredentialKind.CODE, entropy.token_bytes(RANDOM_BYTES)), world.mint()
+    await stage.records.put(code, world.claims(), expires_at=now + 60)
     forms |= {
+        "code with the record of a token": code,
         "JWT revoked": world.mint(jti=jti["jwt"]),
         "opaque revoked": await stage.put_opaque(jti=jti["opaque"]),
         "opaque unknown": new_access_token(),
@@ -133,6 +136,9 @@ async def test_a_token_is_active_for_the_audiences_of_the_caller_only(ask: Ask, 
         assert b'"active":true' in (await ask(token, BOTH)).body
         assert (await ask(token, OTHER)).body == INACTIVE
         assert (await ask(token, "nothing")).body == INACTIVE
+    for audience in ("https://other.example", AUDIENCE):  # One of the caller's is enough, whichever.
+        for token in (stage.world.mint(aud=audience), await stage.put_opaque(aud=audience)):
+            assert b'"active":true' in (await ask(token, BOTH)).body
 
 
 async def test_only_a_client_that_may_introspect_is_answered(ask: Ask, session: ClientSession, stage: Standing) -> None:
@@ -145,6 +151,7 @@ async def test_only_a_client_that_may_introspect_is_answered(ask: Ask, session: 
         (basic("public", ""), {}),
         ({}, {"client_id": "public"}),
         (basic(CLIENT), {}),
+        ({}, {"client_id": CLIENT, "client_secret": SECRETS[CLIENT]}),
         ({}, {}),
         ({"Authorization": "Digest x"}, {}),
     ):

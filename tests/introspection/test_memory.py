@@ -9,6 +9,7 @@ import pytest
 from introspection.memory import REMEMBERED_SECONDS, Memory, Remembered
 from keyturn import entropy
 from keyturn.contract.positions import Lane
+from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import SelectorKind
 from keyturn.verifier.freshness import State
 from keyturn.verifier.verdict import Kind, Verdict
@@ -165,11 +166,33 @@ async def test_the_memory_is_bounded_and_holds_no_token(stage: Standing) -> None
     assert len(memory) == 3
     assert [memory.recall(token, (AUDIENCE,), now) is not None for token in tokens] == [False, False, True, True, True]
     assert not any(token in repr(vars(memory)) for token in tokens)
+    same = _active(stage)
     for number in range(200):
-        memory.keep(tokens[-1], (f"https://{number}.example",), _active(stage), now)
-    one = memory.recall(tokens[-1], ("https://199.example",), now)
+        memory.keep(tokens[-1], (f"https://{number}.example",), same, now)
+        one = memory.recall(tokens[-1], (f"https://{number}.example",), now)
+        assert one is not None
+        assert len(one.verdicts) == number % 64 + 1
+    assert len(memory) == 3
+
+
+async def test_what_is_remembered_is_found_by_no_hash_that_another_process_could_make(stage: Standing) -> None:
+    """A dump of two processes' memories must not tell which tokens both have seen, nor let anybody search for one."""
+    token, now = new_access_token(), stage.world.clock.now()
+    memories = [Memory(stage.parts.replica, most=3) for _ in range(2)]
+    for memory in memories:
+        memory.keep(token, (AUDIENCE,), _active(stage), now)
+    assert not set(memories[0]._kept) & set(memories[1]._kept)
+
+
+async def test_a_record_that_reads_otherwise_leaves_no_answer_made_of_the_old_one(stage: Standing) -> None:
+    """Each caller is told what the newest reading says, or nothing from memory: never two tokens by one name."""
+    memory, now = Memory(stage.parts.replica, most=8), stage.world.clock.now()
+    memory.keep("a", ("https://first.example",), _active(stage, sub="alice"), now)
+    memory.keep("a", ("https://second.example",), _active(stage, sub="bob"), now)
+    assert memory.recall("a", ("https://first.example",), now) is None
+    one = memory.recall("a", ("https://second.example",), now)
     assert one is not None
-    assert len(one.verdicts) <= 64
+    assert (one.claims["sub"], len(memory)) == ("bob", 1)
 
 
 async def test_a_revocation_that_arrives_while_the_store_is_asked_is_obeyed(ask: Ask, stage: Standing) -> None:
@@ -233,3 +256,17 @@ async def test_no_collection_visits_what_is_remembered(stage: Standing) -> None:
     gc.collect()
     parts = [kept, kept.claims, kept.names, *kept.names, kept.verdicts, *kept.verdicts.values()]
     assert [one for one in parts if gc.is_tracked(one)] == []
+
+
+async def test_revocations_of_another_epoch_are_looked_for_by_its_own_hashes(stage: Standing) -> None:
+    """A new epoch brings a new hash key: by the old names nothing of it would ever be found (ADR 0005)."""
+    replica, now = stage.parts.replica, stage.world.clock.now()
+    memory, claims = Memory(replica, most=8), stage.world.claims(jti=entropy.uuid7(1))
+    memory.keep("a", (AUDIENCE,), Verdict(Kind.ACTIVE, "active", State.FRESH, claims), now)
+    assert memory.recall("a", (AUDIENCE,), now) is not None
+    for named, recalled in ((entropy.uuid7(2), True), (claims["jti"], False)):
+        another = RevocationIndex(entropy.token_bytes(16))
+        another.add(stage.world.entry(SelectorKind.JTI, named))
+        for _ in replica.absorb((another,)):
+            pass
+        assert (memory.recall("a", (AUDIENCE,), now) is not None) == recalled

@@ -17,6 +17,7 @@ from keyturn.contract.errors import ReplicaExpired, StoreUnavailable
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.trust import Client
 from serving.authentication import Authenticator, Caller, require_admin
+from serving.clientassertions import ASSERTION_TYPE
 from serving.problems import BearerError, OAuthError
 from tests.building import ADMIN, CLIENT, CLIENTS, SECRETS, FickleRedis, Standing, basic, new_access_token, standing
 from tests.clocks import ManualClock
@@ -39,7 +40,8 @@ def request(*authorization: str) -> web.Request:
 @pytest.fixture
 async def stage() -> AsyncIterator[Standing]:
     """Begin a world with clients, one of them public and one with an odd name."""
-    clients = {**CLIENTS, ODD: Client(secret_hash=secret_hash("s e+c:r/é")), "public": Client(secret_hash="")}
+    clients = {**CLIENTS, ODD: Client(secret_hash=secret_hash("s e+c:r/é")), "public": Client(secret_hash=""),
+               "hollow": Client(secret_hash=secret_hash(""))}  # fmt: skip
     async with standing(FakeAsyncRedis(), deaf=True, clients=clients) as one:
         yield one
 
@@ -62,7 +64,8 @@ async def test_a_client_proves_itself_by_basic_or_by_the_form(stage: Standing) -
     posted = await ask(stage, client_id=CLIENT, client_secret=SECRETS[CLIENT])
     assert posted.method == "client_secret_post"
     assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]), client_id=CLIENT)).client_id == CLIENT
-    assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]).replace("Basic", "bAsIc"))).client_id == CLIENT
+    for spelling in ("bAsIc ", "Basic  "):  # RFC 9110, 11.1 and 11.4.
+        assert (await ask(stage, value(CLIENT, SECRETS[CLIENT]).replace("Basic ", spelling))).client_id == CLIENT
 
 
 async def test_who_was_let_in_by_a_header_is_known_by_it_and_held_to_the_rest(stage: Standing) -> None:
@@ -127,7 +130,11 @@ async def test_two_ways_at_once_are_refused(stage: Standing) -> None:
         ([], {"client_id": "public"}),
         ([], {"client_id": CLIENT}),
         ([], {"client_id": CLIENT, "client_secret": SECRETS[CLIENT] + "x" * 600}),
+        ([value(CLIENT, SECRETS[CLIENT])[:-4] + "!" + value(CLIENT, SECRETS[CLIENT])[-4:]], {}),
+        ([value("hollow", "")], {}),
+        ([], {"client_id": "hollow", "client_secret": ""}),
         ([], {"client_assertion": "eyJ", "client_id": CLIENT}),
+        ([], {"client_assertion_type": ASSERTION_TYPE, "client_id": CLIENT}),
         ([], {}),
     ],
 )
