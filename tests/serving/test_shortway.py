@@ -79,6 +79,16 @@ def test_what_two_readers_could_read_in_two_ways_is_not(data: bytes) -> None:
     assert not is_plain(data)
 
 
+@pytest.mark.parametrize("last", [b"B\0: y", b"B: \0", b"B y", b" folded", b"B:"])
+def test_no_head_takes_long_to_read(last: bytes) -> None:
+    """One packet of a stranger's must not hold everybody up: what does not match is not tried in every way there is."""
+    head = b"GET / HTTP/1.1\r\n" + b"A: x\r\n" * 24 + last + b"\r\n\r\n"
+    clock = SystemClock()
+    began = clock.boottime()
+    assert not is_plain(head)
+    assert clock.boottime() - began < 5  # Not a matter of milliseconds: with two ways for a line it is fifteen seconds.
+
+
 def test_only_the_same_head_finds_the_answer() -> None:
     """A head that differs in a byte of the same length is another caller's."""
     way, answer = Way(), Answers()
