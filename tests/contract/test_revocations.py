@@ -261,7 +261,9 @@ def test_what_arrives_together_is_held_as_if_it_had_come_one_by_one() -> None:
     assert len(together) == len(alone) == 6000 + 3 + 5 + 1
 
 
-@pytest.mark.parametrize(("until", "bucket"), [(0.0, 0), (-5.0, 0), (0.5, 1), (300.0, 1), (300.1, 2), (1e300, 2**40)])
+@pytest.mark.parametrize(
+    ("until", "bucket"), [(0.0, 0), (-5.0, 0), (-301.0, 0), (0.5, 1), (300.0, 1), (300.1, 2), (1e300, 2**40)]
+)
 def test_a_bucket_ends_at_or_after_all_that_is_in_it(until: float, bucket: int) -> None:
     """Rounded the other way a token would live again before it ends."""
     assert bucket_of(until) == bucket

@@ -16,6 +16,7 @@ from keyturn.contract.selectors import (
     SelectorKind,
     grant_moment,
     hashed,
+    hashed_all,
     names_of,
     parse_selector,
 )
@@ -60,7 +61,7 @@ def test_everything_is_named_only_on_purpose() -> None:
         {"sub": "a", "iss": ""}, {"sub": "a", "iss": None}, {"sub": "a", "before": None}, {"sub": "a", "before": "now"},
         {"sub": "a", "before": True}, {"sub": "a", "before": 0}, {"sub": "a", "before": -1},
         {"sub": "a", "before": 1e11}, {"sub": "a", "before": NOW * 1000}, {"sub": "a", "before": NOW + 2.01},
-        {"before": NOW + 60}, {"kind": "jti", "value": "a"},
+        {"sub": "a", "before": 10**400}, {"before": NOW + 60}, {"kind": "jti", "value": "a"},
     ],
     ids=str,
 )  # fmt: skip
@@ -80,6 +81,19 @@ def test_names_of_different_kinds_issuers_and_keys_have_different_hashes() -> No
     made = {hashed(key, kind, iss, value) for key in (KEY, b"other") for kind in SelectorKind
             for iss in (ISSUER, "https://other.example") for value in ("a", "b", "")}  # fmt: skip
     assert len(made) == 2 * len(SelectorKind) * 2 * 3
+
+
+def test_no_name_of_one_issuer_is_a_name_of_another() -> None:
+    """Users choose some of their names: run together, `/tenant` and `alice` would be the subject of two issuers."""
+    together = [(ISSUER, "/tenant/alice"), (f"{ISSUER}/tenant", "/alice"), (f"{ISSUER}/tenant/alice", "")]
+    assert len({hashed(KEY, SelectorKind.SUBJECT, iss, value) for iss, value in together}) == 3
+    selectors = [Selector(iss=iss, kind=SelectorKind.SUBJECT, value=value) for iss, value in together]
+    assert len(set(hashed_all(KEY, selectors))) == 3
+
+
+def test_a_name_of_the_greatest_length_is_one() -> None:
+    """RFC 7519, 4.1.2 sets no limit to a `sub`; ours is told in the reference, and reached by those who use it."""
+    assert parsed({"sub": "x" * LONGEST_VALUE}).value == "x" * LONGEST_VALUE
 
 
 def test_text_that_is_no_unicode_can_be_hashed() -> None:

@@ -1,10 +1,13 @@
 """Grants that authorization found misused are ended by revocation: none is lost, and nobody else can ask for it."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from keyturn import entropy
 from keyturn.contract.errors import FeedUnavailable, StoreUnavailable
@@ -13,6 +16,7 @@ from revocation.ending import GrantEnder
 from revocation.keeping import Keeping
 from serving.endings import ENDINGS_KEY, Ending, Endings
 from tests.building import Standing, new_record_keys, standing
+from tests.clocks import HastyClock
 from tests.revocation.conftest import Office
 from tests.waiting import eventually
 
@@ -36,11 +40,15 @@ async def test_a_grant_is_ended_at_every_verifier_and_then_its_ending_goes(offic
     now = office.stage.world.clock.now()
     grants = [entropy.uuid7(now) for _ in range(3)]
     tokens, other = [office.jwt(grant_id=grant) for grant in grants], office.jwt()
-    for grant in grants:
-        await add(office, grant)
-    await eventually(lambda: not any(map(office.passes, tokens)))
+    with capture_logs() as logs:
+        for grant in grants:
+            await add(office, grant)
+        await eventually(lambda: not any(map(office.passes, tokens)))
+        await eventually(lambda: _none_left(office))
     assert office.passes(other)
-    await eventually(lambda: _none_left(office))
+    told = [(line["grant_id"], line["reason"]) for line in logs if line["event"] == "grant_ended"]
+    assert told == [(grant, "refresh_token_reused") for grant in grants]
+    assert office.figure("keyturn_endings_total", outcome="revoked") == 3
     assert not office.passes(office.jwt(grant_id=grants[0])), "one that was being minted"
 
 
@@ -52,8 +60,11 @@ async def test_what_the_stores_owner_writes_ends_nobodys_grant_and_is_cleared_aw
     ending = Ending(iss=office.stage.world.issuer, grant_id=grant, reason="")
     await redis.xadd(ENDINGS_KEY, {"ending": forger.sealed(ending)})
     await redis.xadd(ENDINGS_KEY, {"other": b"field"})
-    await add(office, grant, iss="https://other.example")
-    await eventually(lambda: _none_left(office))
+    with capture_logs() as logs:
+        await add(office, grant, iss="https://other.example")
+        await eventually(lambda: _none_left(office))
+    assert "ending_unreadable" in [line["event"] for line in logs]
+    assert office.figure("keyturn_endings_total", outcome="unreadable") == 3
     assert office.passes(token)
     assert office.position == (1, 0)
 
@@ -100,6 +111,24 @@ async def test_nothing_is_let_go_before_its_revocation_is_durable(valkey: Redis,
     await valkey.set(ENDINGS_KEY, "another type")
     with pytest.raises(StoreUnavailable):
         await ender.end_some(wait_seconds=0.01)
+
+
+async def test_a_lane_that_is_away_is_told_once_and_not_besieged(valkey: Redis, stage: Standing) -> None:
+    """An outage of an hour must be neither three thousand lines of the log nor a loop without a pause."""
+    clock = HastyClock()
+    endings, writer = Endings(valkey, stage.record_keys), Halting()
+    writer.failures = 5
+    ender = GrantEnder(endings, writer, KEEPING, replace(stage.parts, clock=clock))  # type: ignore[arg-type]
+    ending = Ending(iss=stage.world.issuer, grant_id=entropy.uuid7(stage.world.clock.now()), reason="")
+    await valkey.xadd(ENDINGS_KEY, {"ending": endings.sealed(ending)})
+    began = clock.boottime()
+    with capture_logs() as logs:
+        running = asyncio.create_task(ender.run())
+        await eventually(lambda: writer.written)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert [line["event"] for line in logs].count("endings_wait") == 1
+    assert 5 * 0.5 <= clock.boottime() - began <= 5 * 1.0
 
 
 async def _none_left(office: Office) -> bool:

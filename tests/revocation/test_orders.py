@@ -170,6 +170,7 @@ async def test_a_new_epoch_is_read_from_its_beginning(world: World) -> None:
     writer, book = desk(world, member)
     for name in "abc":
         await writer.write(world.entry(SelectorKind.JTI, name))
+    await book.read()
     stands = member.replica.position(LANE)
     assert await world.publisher(LANE, member).open_epoch(2, after=str(stands))
     other, _ = desk(world, await world.caught_up())

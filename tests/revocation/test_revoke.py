@@ -70,7 +70,7 @@ async def test_the_record_of_what_a_selector_has_ended_goes_when_its_client_revo
 async def test_a_jwt_that_has_just_expired_is_revoked_all_the_same(office: Office) -> None:
     """Checklist 9, RFC 7009, 2: a verifier whose clock is a moment behind would still take it."""
     now = int(office.stage.world.clock.now())
-    assert await office.revoke(office.jwt(iat=now - 301, exp=now - 1)) == (200, None)
+    assert await office.revoke(office.jwt(iat=now - 310, exp=now - 10)) == (200, None)
     assert office.position == (1, 1)
 
 
@@ -146,7 +146,7 @@ async def test_what_is_not_durable_enough_is_no_200_for_whoever_asks_again(
         assert (await office.revoke(token))[0] == 503
 
 
-@pytest.mark.parametrize("left_seconds", [300, -1])
+@pytest.mark.parametrize("left_seconds", [300, -10])
 async def test_a_key_that_we_have_not_read_yet_is_looked_for_before_200(
     office: Office, monkeypatch: pytest.MonkeyPatch, left_seconds: int
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from keyturn import entropy
 from keyturn.contract.errors import ConfigurationError, FeedUnavailable
@@ -15,7 +16,7 @@ from keyturn.verifier.freshness import State
 from revocation.app import RevocationService
 from revocation.description import LONGEST_REASON
 from tests.building import ADMIN, CLIENT, standing
-from tests.revocation.conftest import PROVIDER, VERIFIER, Office, settings_of
+from tests.revocation.conftest import PROVIDER, VERIFIER, Office, office_on, settings_of
 from tests.waiting import eventually
 from tests.world import World, new_statement_key
 
@@ -216,6 +217,37 @@ async def test_a_lane_that_never_began_is_begun_only_where_that_is_allowed(valke
         assert behind.replica.position(Lane.REVOCATIONS) is not None
 
 
+async def test_a_service_that_starts_before_its_trust_or_its_store_waits(
+    valkey: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is started first: it begins nothing that nobody has vouched for, and does not end either."""
+    async with standing(valkey) as stage:
+        unread = stage.world.member()
+        parts = replace(stage.parts, replica=unread.replica, follower=unread.follower, metrics=Metrics(process="tests"))
+        service = RevocationService(settings_of(stage, tmp_path, KEYTURN_REVOCATION__BOOTSTRAP="true"), parts)
+        assert not await service._begun()
+        unread.replica.adopt_trust(stage.world.trust())
+
+        async def away() -> None:
+            raise FeedUnavailable("gone")
+
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(unread.follower, "catch_up", away)
+            assert not await service._begun()
+        assert "lane_not_begun" in [line["event"] for line in logs]
+        await unread.follower._read_all()
+        assert await service._begun()
+
+
+async def test_a_store_that_may_forget_reports_vouches_for_nobody_at_once(
+    valkey: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    """A verifier whose report was lost with the server is still there: who has not been heard may not be "all"."""
+    async with office_on(valkey, valkey_url, tmp_path, KEYTURN_REDIS__DURABLE="false") as office:
+        status, told = await office.admin("POST", "/revocations?wait=all&timeout=0.3", {"selector": {"sub": "eve"}})
+        assert (status, told["laggards"]) == (202, [])
+
+
 async def test_what_it_stands_on_is_a_reason_to_be_unready(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """What sends requests here has to learn that a 200 could not be vouched for, and why."""
     assert office.service.unready() is None
@@ -232,6 +264,11 @@ async def test_a_verifier_counts_as_live_for_as_long_as_it_may_still_answer(offi
     freshness = office.stage.parts.replica.freshness
     lasting = freshness.expired_after_seconds + freshness.skew_seconds
     assert office.service._watch._live_seconds == lasting
+
+
+async def test_the_lane_is_not_trimmed_before_its_streams_have_been_told(office: Office) -> None:
+    """RFC 8936, 1: who keeps a snapshot asks them; what they say is tested with them."""
+    assert office.service._publisher._needed == office.service._streams.need
 
 
 async def test_a_key_without_the_role_makes_the_service_unready(valkey: Redis, tmp_path: Path) -> None:

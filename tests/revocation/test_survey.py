@@ -126,6 +126,28 @@ async def test_a_count_that_reaches_its_limits_says_that_it_is_not_complete(
     assert not (await archive.survey.count(entry)).complete
 
 
+async def test_a_record_that_comes_twice_counts_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that grows meanwhile may name one again; and a record that is of no grant is one by itself."""
+    entry = archive.entry(SelectorKind.SUBJECT, "alice", before=archive.world.clock.now())
+    page = archive.records.page
+
+    async def again(cursor: int) -> Any:
+        _, names, rows = await page(0)
+        return 0 if cursor else 1, names, [(name, {**claims, "grant_id": None}) for name, claims in rows]
+
+    monkeypatch.setattr(archive.records, "page", again)
+    assert await archive.survey.count(entry) == (1, 4, 10, True)
+
+    async def without(_cursor: int) -> Any:
+        _, names, rows = await page(0)
+        for _, claims in rows:
+            del claims["grant_id"]
+        return 0, names, rows
+
+    monkeypatch.setattr(archive.records, "page", without)
+    assert await archive.survey.count(entry) == (4, 4, 5, True)
+
+
 async def test_one_count_at_a_time(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs the store seconds of work; a hundred at once would cost everybody else theirs."""
     gate, page = asyncio.Event(), archive.records.page

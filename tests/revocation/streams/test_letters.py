@@ -65,6 +65,9 @@ async def test_what_is_refused_again_is_a_dead_letter_again(post: Post) -> None:
         await post.poll(maxEvents=0, setErrs={jti: {"err": "invalid_request"}})
         assert await dead(post) == [jti]
     assert await post.poll() == (200, {"sets": {}})
+    figures = post.stage.parts.metrics.render()
+    assert b'keyturn_stream_refused_total{stream="one"} 3.0' in figures
+    assert b'keyturn_stream_told_total{stream="one"} 0.0' in figures
 
 
 async def test_it_is_told_again_over_a_restart_and_by_one_of_several_processes(post: Post) -> None:
@@ -110,6 +113,9 @@ async def test_only_so_many_wait_at_a_time(post: Post, monkeypatch: pytest.Monke
     monkeypatch.setattr(letters, "MOST_AGAIN", 2)
     jtis = await refuse(post, "alice", "bob", "carol")
     assert (await post.send_again({}))[1] == {"sent_again": jtis[:2], "dead": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(letters, "MOST_AGAIN", 1)
+        assert await post.subjects() == ["alice"], "whoever can write the store must not have more of them opened"
     assert (await post.send_again({}))[1] == {"sent_again": [], "dead": 1}
     await post.poll(maxEvents=0, ack=jtis[:1])
     assert (await post.send_again({}))[1] == {"sent_again": jtis[2:], "dead": 0}

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from keyturn.contract.errors import ReplicaExpired, SigningRefused, StoreUnavailable
+from keyturn.contract.errors import FeedUnavailable, ReplicaExpired, SigningRefused, StoreUnavailable
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from revocation.streams import polling
@@ -214,11 +214,20 @@ async def test_a_stream_begins_where_the_lane_stands_when_the_service_starts(val
             assert await later.subjects() == ["late"]
 
 
-async def test_what_was_trimmed_is_said_to_be_lost(post: Post) -> None:
+async def test_what_was_trimmed_is_said_to_be_lost(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """The receiver cannot be told any more; it must not look as if nothing had been."""
     await post.revoke("alice", "bob", "carol")
     await post.stage.parts.feed.trim(Lane.REVOCATIONS, epoch=1, up_to=2)
+    settle, races = StreamStore.settle, 2
+
+    async def raced(self: StreamStore, *arguments: Any) -> bool:
+        nonlocal races
+        races -= 1
+        return races < 0 and await settle(self, *arguments)
+
+    monkeypatch.setattr(StreamStore, "settle", raced)
     assert await post.subjects() == ["carol"]
+    assert b'keyturn_stream_gaps_total{stream="one"} 1.0' in post.stage.parts.metrics.render(), "once, not at each try"
     _, letters = await post.operator("/streams/one/dead-letters")
     assert [(one["kind"], one["epoch"], one["first"], one["last"]) for one in letters["dead_letters"]] == [
         ("gap", 1, 1, 2)
@@ -414,7 +423,9 @@ async def test_the_feed_keeps_all_of_a_new_epoch_for_a_receiver_that_is_still_in
     assert not await post.streams.need(Position(2, 1, ""), POLLED.hold + 1)
 
 
-async def test_what_one_of_several_receivers_has_still_to_be_told_is_kept(valkey: Redis, valkey_url: str) -> None:
+async def test_what_one_of_several_receivers_has_still_to_be_told_is_kept(
+    valkey: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that is up to date must not cost another its events."""
     async with post_on(valkey, valkey_url, one=POLLED, two=POLLED) as post:
         for name in ("one", "two"):
@@ -423,6 +434,13 @@ async def test_what_one_of_several_receivers_has_still_to_be_told_is_kept(valkey
         _, answer = await post.poll()
         await post.poll(ack=list(answer["sets"]), maxEvents=0)
         assert await post.streams.need(Position(1, 1, ""), 0.0)
+
+        async def away(_self: StreamStore) -> bytes:
+            raise StoreUnavailable("gone")
+
+        monkeypatch.setattr(StreamStore, "progress", away)
+        with pytest.raises(FeedUnavailable):  # What is not known is kept.
+            await post.streams.need(Position(1, 1, ""), 0.0)
 
 
 async def test_many_at_once_acknowledge_without_losing_one(post: Post) -> None:

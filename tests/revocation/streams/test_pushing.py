@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from keyturn.clock import SystemClock
 from keyturn.contract.errors import ConfigurationError
 from keyturn.contract.selectors import SelectorKind
 from keyturn.process.settings import Settings
@@ -115,6 +116,7 @@ async def test_each_revocation_is_pushed_in_order(pushed: Post, receiver: Receiv
     """RFC 8935, 2.1: one SET in a POST, its media type, and the receiver's own bearer token."""
     await pushed.revoke("alice", "bob", "carol")
     await eventually(lambda: receiver.taken == ["alice", "bob", "carol"])
+    assert (await pushed.poll())[0] == 404, "what is pushed is for nobody to fetch"
     headers = receiver.asked[0].headers
     assert headers["Content-Type"] == "application/secevent+jwt"
     assert headers["Accept"] == "application/json"
@@ -247,6 +249,13 @@ async def test_a_stream_that_stalls_and_flows_again_says_so_once(
         return await sign(tellings)
 
     monkeypatch.setattr(stream, "signed", counted)
+    (courier,), pauses, sleep = pushed.streams._couriers, list[float](), SystemClock().sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(courier._clock, "sleep", noted)
     word = {"err": "access_denied", "description": "d" * 1_000}
     receiver.answers = [web.json_response(word, status=400) for _ in range(3)]
     world = pushed.stage.world
@@ -258,6 +267,9 @@ async def test_a_stream_that_stalls_and_flows_again_says_so_once(
     assert [line["event"] for line in told_of] == ["stream_stalled", "stream_flows"]
     assert (told_of[0]["description"], told_of[1]["failures"]) == ("d" * 200, 3)
     assert max(signed) == 2, "a receiver that is away would have all signed anew at each try"
+    longest = (0.02, 0.04, 0.08)
+    assert all(most / 2 <= one <= most for one, most in zip(filter(None, pauses), longest, strict=False)), pauses
+    assert len(list(filter(None, pauses))) >= 3
 
 
 async def test_nothing_is_sent_that_might_be_answered_after_the_turn(pushed: Post, receiver: Receiver) -> None:

@@ -24,7 +24,8 @@ async def test_a_turn_is_one_replicas_until_it_leaves_or_is_silent() -> None:
 async def test_the_newest_letters_are_kept_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checklist, every endpoint: a receiver that refuses all must not fill the store."""
     monkeypatch.setattr(storing, "MOST_DEAD_LETTERS", 3)
-    store = StreamStore(FickleRedis(), "one")
+    redis = FickleRedis()
+    store = StreamStore(redis, "one")
     for number in range(5):
         held = await store.progress()
         assert await store.settle(held, str(number).encode(), [{"jti": str(number)}])
@@ -33,6 +34,10 @@ async def test_the_newest_letters_are_kept_and_only_so_many(monkeypatch: pytest.
     for number in range(5, 8):
         assert await store.settle_again(await store.again(), str(number).encode(), [{"jti": str(number)}])
     assert [letter["jti"] for _, letter in await store.raw_letters()] == ["7", "6", "5"]
+    await redis.execute_command("RPUSH", "keyturn:streams:one:dead", *([b"{}"] * 9))
+    assert len(await store.raw_letters()) == 3, (
+        "whoever can write the store must not have us read all that he puts there"
+    )
 
 
 async def test_nothing_is_kept_over_what_another_replica_has_kept() -> None:
