@@ -7,6 +7,8 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# All that was ever given out (IANA, IPv6 Global Unicast Address Assignments), but for what documents are written with.
+_UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
 
 
 def is_public(address: str) -> bool:
@@ -19,6 +21,8 @@ def is_public(address: str) -> bool:
         hidden = found.ipv4_mapped or found.sixtofour or _translated(found)
         if hidden:
             return hidden.is_global and not hidden.is_multicast
+        if found not in _UNICAST or found in _DOCUMENTATION:
+            return False  # Some of the rest lead inside as well: IPv4 behind a translator of one's own (RFC 8215).
     return found.is_global and not found.is_multicast
 
 

@@ -96,7 +96,7 @@ def _may_be_public(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return True
+        return not host.replace(".", "").isdigit()  # An address as no one but a resolver reads it: 2130706433.
     return is_public(host)
 
 

@@ -337,7 +337,8 @@ async def test_an_address_inside_is_not_pushed_to_unless_that_is_set() -> None:
     [
         "127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "100.64.0.1", "224.0.0.1", "::1", "::",
         "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "2002:7f00:0001::", "64:ff9b::a9fe:a9fe", "ff02::1", "example",
-        "::ffff:224.0.0.1", "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        "::ffff:224.0.0.1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "64:ff9b:1::a9fe:a9fe", "::10.0.0.1",
+        "::ffff:0:a00:1", "fec0::1", "5f00::1", "3fff::1",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_the_internets_is_known(address: str) -> None:
@@ -363,6 +364,8 @@ def test_an_address_of_the_internet_is_known(address: str) -> None:
         ({"audience": "x", "push": "https://user:pass@a.example/"}, "streams.one.push"),
         ({"audience": "x", "push": "https://10.0.0.1/"}, "streams.one.private_addresses"),
         ({"audience": "x", "push": "http://localhost:1/"}, "streams.one.private_addresses"),
+        ({"audience": "x", "push": "https://2130706433/"}, "streams.one.private_addresses"),
+        ({"audience": "x", "push": "https://127.1/"}, "streams.one.private_addresses"),
         ({"audience": "x", "push": "https://a.example:port/"}, "streams.one.push"),
         ({"audience": "x", "client": "c", "private_addresses": True}, "streams.one.client"),
         ({"audience": "x", "client": "c", "authorization_file": "token"}, "streams.one.client"),
