@@ -1,7 +1,7 @@
 """What a snapshot of revocations is made of, and what of it is refused."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -95,6 +95,37 @@ def test_the_bytes_are_little_endian_hashes_and_then_moments() -> None:
     assert packed.chunks[section.cutoffs[0].digest] == struct.pack("<QQdd", 1, 2, 2.5, 1.5)
     assert packed.chunks[section.exact[0].digest] == struct.pack("<Q", 7)
     assert [chunk.bucket for chunk in (*section.exact, *section.cutoffs)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index.add_hashed(7, None, 1000.0), lambda index: index.add_hashed(7, 1.0, 1000.0),
+        lambda index: index.add_hashed(3, 9.0, 1000.0), lambda index: index.add_hashed(3, None, 9000.0),
+        lambda index: index.add_hashed(3, 1.0, 9000.0), lambda index: index.add_tokens([7, 8], [1000.0, 1000.0]),
+        lambda index: index.add_tokens(list(range(10, 10 + PARTED_BEYOND)), [1000.0] * PARTED_BEYOND),
+    ],
+    ids=["a token", "a cutoff", "a later moment", "a token moves", "a cutoff moves", "tokens", "a leaf parts"],
+)  # fmt: skip
+def test_a_chunk_is_named_by_its_bytes_whatever_has_become_of_its_leaf(
+    change: Callable[[RevocationIndex], None],
+) -> None:
+    """A digest from before would be signed all the same, and no new follower could start from that snapshot."""
+    index = index_of([(number, before, 1000.0) for number in range(1, 6) for before in (None, 1.0)])
+    before = pack([index])
+    change(index)
+    after = pack([index])
+    assert after.chunks.keys() != before.chunks.keys()
+    assert all(digest(raw) == name for name, raw in after.chunks.items())
+
+
+def test_a_hash_in_two_chunks_of_a_bucket_is_held_once() -> None:
+    """Its signer vouches for both: held twice, it would be counted twice, and one of the two never be forgotten."""
+    raws = [struct.pack("<QQ", 1, 2), struct.pack("<QQ", 2, 3)]
+    section = Section(hash_key=KEY, exact=tuple(chunk_of(raw, count=2) for raw in raws))
+    (index,) = unpack([section], {digest(raw): raw for raw in raws})
+    assert sorted(name for name, _, _ in index.rows()) == [1, 2, 3]
+    assert len(index) == 3
 
 
 def test_bytes_that_the_manifest_does_not_name_are_refused() -> None:

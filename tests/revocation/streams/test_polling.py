@@ -8,13 +8,23 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from keyturn.contract.errors import FeedUnavailable, ReplicaExpired, SigningRefused, StoreUnavailable
+from keyturn.contract.errors import (
+    ConfigurationError,
+    FeedUnavailable,
+    ReplicaExpired,
+    SigningRefused,
+    StoreUnavailable,
+)
 from keyturn.contract.positions import Lane, Position
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from revocation.streams import polling
 from revocation.streams import stream as streaming
+from revocation.streams.letters import PURPOSE
 from revocation.streams.settings import StreamSettings
 from revocation.streams.store import StreamStore
+from revocation.streams.streams import Streams
+from serving.sealing import Sealer
+from serving.signing import NoSigner
 from tests.building import ADMIN, CLIENT, RESOURCE, basic
 from tests.revocation.streams.receiving import AUDIENCE, POLLED, Post, another, post_on, told
 from tests.waiting import eventually
@@ -354,6 +364,14 @@ async def test_a_replica_that_has_expired_tells_nothing(post: Post, monkeypatch:
     assert (await post.poll())[0] == 503
     monkeypatch.undo()
     assert await post.subjects() == ["alice"]
+
+
+async def test_streams_that_nothing_signs_for_are_refused_at_start(post: Post) -> None:
+    """RFC 8417, 2.2: each would be 503 for ever, and who has configured it would learn that from the receiver."""
+    sealer = Sealer(post.stage.record_keys, purpose=PURPOSE)
+    with pytest.raises(ConfigurationError) as refused:
+        Streams({"one": POLLED}, post.stage.parts, signer=NoSigner("revocation"), sealer=sealer)
+    assert refused.value.setting == "revocation.signer"
 
 
 async def test_a_stream_begins_although_the_store_was_away_at_the_start(
