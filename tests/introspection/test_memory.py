@@ -1,18 +1,22 @@
 """What introspection remembers of opaque tokens: it makes a yes faster, and never keeps a no from being said."""
 
 import gc
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from introspection.memory import REMEMBERED_SECONDS, Memory, Remembered
+from introspection.memory import BYTES_EACH, REMEMBERED_SECONDS, Memory, Remembered
 from keyturn import entropy
+from keyturn.contract.encoding import decode_object, encode_json
 from keyturn.contract.positions import Lane
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import SelectorKind
 from keyturn.verifier.freshness import State
 from keyturn.verifier.verdict import Kind, Verdict
+from serving.records import LARGEST_RECORD_BYTES
 from tests.building import RESOURCE, FickleRedis, Standing, new_access_token
 from tests.clocks import LeapingClock
 from tests.introspection.conftest import BOTH, OTHER, Ask
@@ -99,9 +103,30 @@ async def test_a_record_that_went_without_a_word_is_missed_within_the_minute(
     now = stage.world.clock.now()
     memory = Memory(stage.parts.replica, most=8)
     memory.keep(token, (AUDIENCE,), _active(stage), now)
-    assert memory.recall(token, (AUDIENCE,), now + REMEMBERED_SECONDS - 0.001)
+    assert memory.recall(token, (AUDIENCE,), now)
     assert memory.recall(token, (AUDIENCE,), now + REMEMBERED_SECONDS) is None
-    assert len(memory) == 0
+    assert (len(memory), memory.size_bytes) == (0, 0)
+
+
+async def test_tokens_that_were_asked_about_at_once_are_not_read_anew_at_once(stage: Standing) -> None:
+    """Two thousand that had one end made all answers wait for most of a second, each minute."""
+    memory, begun = Memory(stage.parts.replica, most=1000), stage.world.clock.now()
+    tokens, verdict = [new_access_token() for _ in range(1000)], _active(stage, exp=begun + 3600)
+    now, before = begun, dict.fromkeys(tokens, begun)
+    for turn in range(2):
+        due: Counter[int] = Counter()
+        for token in tokens:
+            memory.keep(token, (AUDIENCE,), verdict, before[token])
+            one = memory.find(token.encode(), (AUDIENCE,))
+            assert one is not None
+            assert before[token] < one.expires <= before[token] + REMEMBERED_SECONDS
+            if turn:  # Each has its own moment, and so is read once a minute.
+                assert one.expires == pytest.approx(before[token] + REMEMBERED_SECONDS, abs=0.001)
+            before[token] = one.expires
+            due[int((one.expires - begun - turn * REMEMBERED_SECONDS) / 10)] += 1
+        assert due.keys() == set(range(6))
+        assert max(due.values()) < 300, "a sixth, give or take nine standard deviations"
+    assert now < min(before.values())
 
 
 def _active(stage: Standing, **changes: Any) -> Verdict:
@@ -270,3 +295,63 @@ async def test_revocations_of_another_epoch_are_looked_for_by_its_own_hashes(sta
         for _ in replica.absorb((another,)):
             pass
         assert (memory.recall("a", (AUDIENCE,), now) is not None) == recalled
+
+
+LARGE: dict[str, Any] = {
+    "aud": [f"https://{number}.example" for number in range(600)],
+    "scope": " ".join(f"scope-{number}" for number in range(300)),
+}
+"""About as much as a record may have, in the shape that takes the most memory for it."""
+
+
+@pytest.mark.parametrize("shape", ["usual", "large", "long"])
+@pytest.mark.parametrize("callers", [1, 64])
+async def test_what_is_counted_is_what_it_takes(stage: Standing, shape: str, callers: int) -> None:
+    """A bound in bytes is none if the bytes are counted wrongly."""
+    shapes: dict[str, dict[str, Any]] = {"usual": {}, "large": LARGE, "long": {"scope": "x" * 15_000}}
+    changes = shapes[shape]
+    memory, now = Memory(stage.parts.replica, most=65_536), stage.world.clock.now()
+    records = [encode_json(stage.world.claims(**changes)) for _ in range(64 if shape == "usual" else 4)]
+    assert len(records[0]) <= LARGEST_RECORD_BYTES
+    assert shape == "usual" or len(records[0]) > 0.8 * LARGEST_RECORD_BYTES
+    audiences = [(f"https://{number}.example",) for number in range(callers)]
+    memory.keep(new_access_token(), (AUDIENCE,), _active(stage), now)  # What is made once is not to be counted.
+    before = memory.size_bytes
+    tracemalloc.start()
+    for record in records:
+        token, claims = new_access_token(), decode_object(record)
+        for audience in audiences:
+            verdict = Verdict(Kind.ACTIVE, "active", State.FRESH, claims)
+            memory.keep(token, audience, verdict, now)
+            one = memory.recall(token, audience, now)
+            assert one is not None
+            assert one.verdicts[audience] is verdict
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    counted = memory.size_bytes - before
+    assert 0.8 <= counted / taken <= 1.3, (taken / len(records), counted / len(records))
+
+
+async def test_the_memory_is_bounded_by_bytes_too(stage: Standing) -> None:
+    """A limit on everything that grows: by number alone, the largest records would take a hundred times the usual."""
+    memory, now = Memory(stage.parts.replica, most=64), stage.world.clock.now()
+    usual = [new_access_token() for _ in range(64)]
+    for token in usual:
+        memory.keep(token, (AUDIENCE,), _active(stage), now)
+    assert len(memory) == 64, "usual ones are bounded by their number"
+    assert memory.size_bytes <= 64 * BYTES_EACH
+    large = [new_access_token() for _ in range(20)]
+    for token in large:
+        memory.keep(token, (AUDIENCE,), _active(stage, **LARGE), now)
+        assert memory.recall(token, (AUDIENCE,), now), "the newest is there"
+        assert 0 < memory.size_bytes <= 64 * BYTES_EACH
+    assert not any(memory.recall(token, (AUDIENCE,), now) for token in usual), "the oldest make way"
+    for token in large:
+        memory.recall(token, (AUDIENCE,), now + REMEMBERED_SECONDS)
+    assert (len(memory), memory.size_bytes) == (0, 0)
+    small = Memory(stage.parts.replica, most=1)
+    small.keep(large[0], (AUDIENCE,), _active(stage, **LARGE), now)
+    assert (len(small), small.size_bytes) == (0, 0), "one that is too large by itself is not remembered"
+    small.keep(usual[0], (AUDIENCE,), _active(stage), now)
+    small.keep(large[0], (AUDIENCE,), _active(stage, **LARGE), now)
+    assert small.recall(usual[0], (AUDIENCE,), now), "nor does it drive others out"
