@@ -21,6 +21,7 @@ from authorization.routes import AuthorizationRoutes, GrantHandler
 from authorization.settings import AuthorizationSettings
 from authorization.signin import SignInRoutes
 from keyturn.contract.errors import ConfigurationError
+from keyturn.contract.inequalities import grants_outlast_tokens
 from keyturn.contract.keys import Use
 from keyturn.contract.trust import IdentityKind
 from keyturn.process.grants import GrantSettings
@@ -28,7 +29,7 @@ from keyturn.process.rotation import RotationSettings, usual_algorithm
 from keyturn.process.settings import Settings
 from serving.endings import Endings
 from serving.parts import Parts
-from serving.settings import StatusListSettings, record_store, sealer, signer_path
+from serving.settings import StatusListSettings, grant_life, record_store, sealer, signer_path
 from serving.settings import endings as endings_of
 from serving.settings import families as families_of
 from serving.settings import listings as listings_of
@@ -48,6 +49,7 @@ class AuthorizationService:
                 " and revocations forgotten",
                 setting="authorization.access_token", mend="shorten it, or lengthen rotation.token everywhere",
             )  # fmt: skip
+        _require_lasting(own, grant_seconds=settings.section(GrantSettings).life)
         self._parts, identity = parts, own.identity_key()
         self._identity_kid = identity.kid
         socket = signer_path(own.signer, service=self.name)
@@ -56,10 +58,7 @@ class AuthorizationService:
             replica=parts.replica, signer=self._signer, records=record_store(settings, parts.redis, parts.clock),
             clock=parts.clock, token_seconds=own.access_token, placer=self._placer(settings, longest),
         )  # fmt: skip
-        lives = Lives(
-            token_seconds=own.access_token, grant_seconds=settings.section(GrantSettings).life,
-            idle_seconds=own.refresh_token,
-        )  # fmt: skip
+        lives = Lives(token_seconds=own.access_token, grant=grant_life(settings, parts), idle_seconds=own.refresh_token)
         families, endings = families_of(settings, parts.redis), endings_of(settings, parts.redis)
         issuing = Issuing(parts, minter, families, lives=lives)
         refreshing = Refreshing(parts, issuing, families, endings, lives=lives, grace_seconds=own.refresh_grace)
@@ -109,3 +108,12 @@ class AuthorizationService:
         """Keep the way to the signer open until cancelled."""
         async with self._signer:
             await asyncio.Event().wait()
+
+
+def _require_lasting(own: AuthorizationSettings, *, grant_seconds: float) -> None:
+    rules = grants_outlast_tokens(
+        grant_seconds=grant_seconds, access_token_seconds=own.access_token, refresh_token_seconds=own.refresh_token
+    )
+    for one in rules:
+        if not one.holds:
+            raise ConfigurationError(one.breach, setting="grants.life", mend=one.mend)

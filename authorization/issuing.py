@@ -14,6 +14,7 @@ from keyturn.contract.trust import Client
 from serving.families import Families, Family, mark_of
 from serving.parts import Parts
 from serving.problems import OAuthError
+from serving.promises import GrantLife
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class Lives:
 
     token_seconds: float
     """An access token."""
-    grant_seconds: float
+    grant: GrantLife
     """A user's grant, and with it all that comes of it."""
     idle_seconds: float
     """A refresh token that is not used."""
@@ -35,14 +36,14 @@ class Issuing:
         self._parts, self._minter, self._families, self._lives = parts, minter, families, lives
         self._issued = parts.metrics.counter("keyturn_tokens_issued", "Access tokens issued.", labels=("format",))
 
-    def new_grant(
+    async def new_grant(
         self, asked: Asked, *, subject: str, client_id: str, sid: str = "", auth_time: int | None = None
     ) -> Grant:
-        """Return a grant that a user makes to a client at this moment."""
+        """Return a grant that a user makes to a client at this moment; raises what `GrantLife.seconds` does."""
+        lasting_seconds = await self._lives.grant.seconds()
         return self._minter.new_grant(
-            asked, subject=subject, client_id=client_id, lasting_seconds=self._lives.grant_seconds, sid=sid,
-            auth_time=auth_time,
-        )  # fmt: skip
+            asked, subject=subject, client_id=client_id, lasting_seconds=lasting_seconds, sid=sid, auth_time=auth_time
+        )
 
     async def begin(self, grant: Grant, asked: Asked, client: Client) -> dict[str, Any]:
         """Return the first token answer of a grant, with a refresh token if the client may use one.

@@ -58,12 +58,12 @@ class LoginRoutes:
                 raise MalformedInput(f"the body has an error alone, which is {' or '.join(ERRORS)}")
             outcome = Outcome(login=login, error=members["error"])
         else:
-            outcome = Outcome(login=login, grant=self._grant(login, members))
+            outcome = Outcome(login=login, grant=await self._grant(login, members))
         verifier = await self._logins.keep(outcome)
         query = urlencode({"login_verifier": verifier})
         return json_answer({"redirect_to": f"{self._parts.issuer}{AUTHORIZE_PATH}?{query}"})
 
-    def _grant(self, login: Login, members: Mapping[str, Any]) -> Grant:
+    async def _grant(self, login: Login, members: Mapping[str, Any]) -> Grant:
         if unknown := members.keys() - {"sub", "sid", "auth_time"}:
             raise MalformedInput(f"unknown member {min(unknown)!r}; the body has sub, sid and auth_time, or error")
         subject, sid = _name(members, "sub"), _name(members, "sid") if "sid" in members else ""
@@ -71,7 +71,9 @@ class LoginRoutes:
         if subject in self._parts.replica.trust.document.clients:
             raise MalformedInput("sub is a client's id: that client's own tokens could not be told from the user's")
         asked = Asked(scopes=login.scopes, audiences=login.audiences, token_format=TokenFormat.JWT)
-        return self._issuing.new_grant(asked, subject=subject, client_id=login.client_id, sid=sid, auth_time=auth_time)
+        return await self._issuing.new_grant(
+            asked, subject=subject, client_id=login.client_id, sid=sid, auth_time=auth_time
+        )
 
     def _moment(self, value: object) -> int:
         """Return when the user proved who they are, in whole seconds; raises MalformedInput for what is to come."""

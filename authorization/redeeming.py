@@ -22,7 +22,8 @@ from serving.routing import note
 REUSED: Final = "code_reused"
 MOST_ROUNDS: Final = 8
 """So often the lane may move on meanwhile, before the client has to come back later."""
-_NOT_GOOD: Final = "the code is used, expired, revoked, or was not made for this request"
+_NOT_GOOD: Final = "the code is expired, revoked, or was not made for this request"
+_USED: Final = "the code was used before, and all that came of it ends (RFC 6749, 4.1.2)"
 
 
 class Redeeming:
@@ -96,7 +97,8 @@ class Redeeming:
 
     def _refusal(self, request: web.Request, reason: str) -> OAuthError:
         note(request, refused=reason)
-        return OAuthError("invalid_grant", _NOT_GOOD)
+        used = reason in (Step.REUSED, Step.USED)  # Which is told only to who has all that belongs to it.
+        return OAuthError("invalid_grant", _USED if used else _NOT_GOOD)
 
 
 def _is_bound(code: Code, form: Form, caller: Caller) -> bool:

@@ -35,6 +35,7 @@ class _Judged(NamedTuple):
     now: float
     store_now: float
     judged_at: Position | None
+    life_seconds: float
 
 
 class Refreshing:
@@ -77,7 +78,7 @@ class Refreshing:
                 await self._end(request, judged, caller)
                 continue
             if content is None:  # Made before the family turns: without a signer nothing is used up.
-                content = await self._access(request, family, form, caller)
+                content = await self._access(request, judged, form, caller)
             if judged.step is Step.TURN:
                 family = turned(
                     family, token, salt=entropy.token_bytes(_SALT_BYTES), now=judged.now, store_now=judged.store_now,
@@ -94,6 +95,7 @@ class Refreshing:
         parts, replica = self._parts, self._parts.replica
         if not is_refresh_token(token):
             raise self._refusal(request, "unknown")
+        life_seconds = await self._lives.grant.seconds()
         reading = await self._families.read(token)
         await parts.reach(reading.positions)
         parts.require_replica()
@@ -103,11 +105,11 @@ class Refreshing:
         now = replica.no_earlier(parts.clock.now())
         step = step_of(
             held.family, token, now=now, store_now=reading.store_now, grace_seconds=self._grace_seconds,
-            life_seconds=self._lives.grant_seconds, margin_seconds=parts.skew_seconds + _SHORTEST_SECONDS,
+            life_seconds=life_seconds, margin_seconds=parts.skew_seconds + _SHORTEST_SECONDS,
         )  # fmt: skip
         if step is Step.ENDED:
             raise self._refusal(request, step.value)
-        return _Judged(held, step, now, reading.store_now, replica.position(Lane.REVOCATIONS))
+        return _Judged(held, step, now, reading.store_now, replica.position(Lane.REVOCATIONS), life_seconds)
 
     def _belonging(self, request: web.Request, reading: FamilyReading, caller: Caller) -> Held:
         """Return the family if it is this client's: before that is known, nothing comes of a token (RFC 6749, 6)."""
@@ -119,8 +121,9 @@ class Refreshing:
             raise self._refusal(request, "other_client")
         return held
 
-    async def _access(self, request: web.Request, family: Family, form: Form, caller: Caller) -> dict[str, Any]:
-        grant = Grant.of(family.claims, ends_at=end_of(family, life_seconds=self._lives.grant_seconds))
+    async def _access(self, request: web.Request, judged: _Judged, form: Form, caller: Caller) -> dict[str, Any]:
+        family = judged.held.family
+        grant = Grant.of(family.claims, ends_at=end_of(family, life_seconds=judged.life_seconds))
         asked = read_narrowed(form, caller.client, grant)
         note(request, token_format=asked.token_format.value)
         return await self._issuing.access(grant, asked)

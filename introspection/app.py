@@ -7,13 +7,12 @@ from introspection.memory import Memory
 from introspection.routes import IntrospectionRoutes
 from introspection.settings import IntrospectionSettings
 from introspection.signed import SignedAnswers
-from keyturn.process.grants import GrantSettings
 from keyturn.process.settings import Settings
 from keyturn.verifier.verifier import TokenVerifier
 from serving.parts import Parts
 from serving.probing import StoreProbe
 from serving.settings import families as families_of
-from serving.settings import record_store, signer_of
+from serving.settings import grant_life, record_store, signer_of
 
 
 class IntrospectionService:
@@ -34,7 +33,7 @@ class IntrospectionService:
         self._export(memory)
         judge = Judge(
             parts, self._records, families_of(settings, parts.redis), verifier, memory,
-            grant_seconds=settings.section(GrantSettings).life,
+            grant_life=grant_life(settings, parts),
         )  # fmt: skip
         self._routes = IntrospectionRoutes(parts, judge, signed)
 

@@ -17,6 +17,7 @@ from serving.authentication import Caller
 from serving.families import Families, Held
 from serving.parts import Parts
 from serving.problems import Busy
+from serving.promises import GrantLife
 from serving.records import RecordStore
 
 _MOST_AUDIENCES = 4096  # Whose policies are kept.
@@ -38,11 +39,11 @@ class Judge:
         verifier: TokenVerifier,
         memory: Memory,
         *,
-        grant_seconds: float,
+        grant_life: GrantLife,
     ) -> None:
-        """Let no grant last longer than `grant_seconds`: what revoked an older one may be forgotten."""
+        """Let no grant last longer than `grant_life`: what revoked an older one may be forgotten."""
         self._parts, self._records, self._verifier, self._memory = parts, records, verifier, memory
-        self._families, self._grant_seconds = families, grant_seconds
+        self._families, self._grant_life = families, grant_life
 
     async def judge(self, token: str, caller: Caller) -> Verdict:
         """Return the verdict on a token for the audiences of this caller."""
@@ -71,8 +72,10 @@ class Judge:
         kind = credential_kind(token)
         record: Mapping[str, Any] | None = None
         held: Held | None = None
+        life_seconds = 0.0
         # Whatever the token looks like, the store is asked once: the time that it takes tells nothing.
         if kind is CredentialKind.REFRESH:
+            life_seconds = await self._grant_life.seconds()
             held, positions, _ = await self._families.read(token)
         elif kind is not None:
             record, positions = await self._records.read(token)
@@ -83,7 +86,7 @@ class Judge:
         if state is State.EXPIRED:
             return Verdict(Kind.UNKNOWN, "replica_expired", state)
         if kind is CredentialKind.REFRESH:
-            return self._judge_family(token, held, caller, state)
+            return self._judge_family(token, held, caller, state, life_seconds)
         if kind is not None:
             return self._judge_record(token, record, caller.client.audiences, state)
         return self._judge_signed(token.encode("utf-8", "surrogatepass"), caller, state)
@@ -101,7 +104,9 @@ class Judge:
             self._memory.keep(token, audiences, verdict, now)
         return verdict
 
-    def _judge_family(self, token: str, held: Held | None, caller: Caller, state: State) -> Verdict:
+    def _judge_family(
+        self, token: str, held: Held | None, caller: Caller, state: State, life_seconds: float
+    ) -> Verdict:
         """Judge a refresh token: it is for its own client only, and a used one is as good as none.
 
         It is never remembered: no push tells of a family that turned.
@@ -109,7 +114,7 @@ class Judge:
         if held is None:
             return Verdict(Kind.INACTIVE, "no_record", state)
         family, replica, now = held.family, self._replica, self._now()
-        claims = family.token_claims(life_seconds=self._grant_seconds)
+        claims = family.token_claims(life_seconds=life_seconds)
         reason = None
         if claims["iss"] != replica.issuer:
             reason = "issuer"

@@ -12,7 +12,7 @@ from keyturn.contract.trust import Trust
 from keyturn.feed.presence import PresenceWatch
 from keyturn.feed.publisher import Publisher, bootstrap
 from keyturn.feed.recovery import Recovery
-from keyturn.process.grants import GrantSettings
+from keyturn.process.grants import LONGEST_GRANT_SECONDS, GrantSettings
 from keyturn.process.issuers import read_issuers
 from keyturn.process.pinned import statement_key
 from keyturn.process.rolekeys import RoleKeyFile
@@ -22,6 +22,7 @@ from revocation.bulk import BulkRoutes
 from revocation.ending import GrantEnder
 from revocation.keeping import Keeping
 from revocation.orders import OrderBook
+from revocation.promising import Promising
 from revocation.receiving.routes import ReceivingRoutes
 from revocation.receiving.senders import Senders
 from revocation.routes import RevocationRoutes
@@ -40,6 +41,7 @@ from serving.settings import StatusListSettings, record_store, sealer, signer_of
 from serving.settings import endings as endings_of
 from serving.settings import families as families_of
 from serving.settings import listings as listings_of
+from serving.settings import promises as promises_of
 from serving.storewatch import StoreWatch
 
 NOT_BEGUN = "lane_not_begun"
@@ -91,11 +93,14 @@ class RevocationService:
         self._lists = self._status_lists(settings, records)
         issuers = read_issuers(settings, own=parts.issuer)
         _require_leeway(own.leeway, parts.skew_seconds)
-        keeping = Keeping(
-            longest_token_seconds=rotation.token, grant_seconds=settings.section(GrantSettings).life,
+        keeping = Keeping(  # All grants' names are kept for long until `Promising` knows for how long it has to be.
+            longest_token_seconds=rotation.token, grant_seconds=LONGEST_GRANT_SECONDS,
             skew_seconds=parts.skew_seconds, leeway_seconds=rotation.lease + own.leeway,
             others={one.url: one for one in issuers.values()},
         )  # fmt: skip
+        self._promising = Promising(
+            promises_of(settings, parts.redis), keeping, parts, own_seconds=settings.section(GrantSettings).life
+        )
         self._ender = GrantEnder(endings_of(settings, parts.redis), self._writer, keeping, parts)
         self._senders = Senders(issuers, parts)
         self._receiving_routes = ReceivingRoutes(parts, self._senders, writer=self._writer, keeping=keeping)
@@ -149,7 +154,7 @@ class RevocationService:
         silence = self._parts.clock.boottime() - self._publisher.confirmed_boottime
         if silence >= replica.freshness.stale_after_seconds:
             return "the store has not accepted a heartbeat for too long"
-        return self._store.unready()
+        return self._store.unready() or self._promising.unready()
 
     async def run(self) -> None:
         """Begin the lane if told to, then beat and watch until cancelled."""
@@ -164,6 +169,7 @@ class RevocationService:
                 group.create_task(self._role_key.run())
                 group.create_task(self._streams.run())
                 group.create_task(self._senders.run())
+                group.create_task(self._promising.run())
                 group.create_task(self._ender.run())
                 if self._lists is not None:
                     group.create_task(self._lists.run())

@@ -13,11 +13,11 @@ from keyturn.contract.selectors import Selector, SelectorKind
 _STEPS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Keeping:
     """The figures: T where no key says more, the life of a grant, S, and G + request timeout + leeway in one.
 
-    Other issuers, by `iss`, have their own.
+    Other issuers, by `iss`, have their own. The life of a grant is what was promised last (`Promising`).
     """
 
     longest_token_seconds: float

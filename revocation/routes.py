@@ -52,7 +52,7 @@ class RevocationRoutes:
         self._keeping, self._reader = keeping, OrderReader(parts, keeping)
         self._authenticator = Authenticator(parts)
         self._vouching = Vouching(parts)
-        self._survey = Survey(records, families, parts.replica, parts.clock, grant_seconds=keeping.grant_seconds)
+        self._survey = Survey(records, families, parts.replica, parts.clock, keeping=keeping)
         self._orders = Orders(writer, book, self._current, self._vouching)
         metrics, about = parts.metrics, "What came of the revocations that were asked for."
         self._outcomes = metrics.counter("keyturn_revocations", about, labels=("outcome",))

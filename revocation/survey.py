@@ -7,6 +7,7 @@ from keyturn.clock import Clock
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.selectors import Entry, names_of
 from keyturn.verifier.replica import Replica
+from revocation.keeping import Keeping
 from serving.families import Families
 from serving.problems import Busy
 from serving.records import RecordStore
@@ -41,10 +42,10 @@ class Survey:
     """Looks at every record, a page at a time and within limits; one count at a time."""
 
     def __init__(
-        self, records: RecordStore, families: Families, replica: Replica, clock: Clock, *, grant_seconds: float
+        self, records: RecordStore, families: Families, replica: Replica, clock: Clock, *, keeping: Keeping
     ) -> None:
         self._records, self._families, self._replica, self._clock = records, families, replica, clock
-        self._grant_seconds = grant_seconds
+        self._keeping = keeping
         self._counting = asyncio.Lock()
 
     async def count(self, entry: Entry) -> Count:
@@ -83,7 +84,7 @@ class Survey:
     async def _family_page(self, cursor: int) -> _Rows:
         page = await self._families.page(cursor)
         standing = [(name, family) for name, family in page.families if not family.ended]
-        good = [(name, family.token_claims(life_seconds=self._grant_seconds)) for name, family in standing]
+        good = [(name, family.token_claims(life_seconds=self._keeping.grant_seconds)) for name, family in standing]
         return _Rows(page.following, page.names, good)
 
     def _is_live(self, claims: dict[str, object]) -> bool:

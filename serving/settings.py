@@ -8,12 +8,15 @@ from redis.asyncio import Redis
 
 from keyturn.clock import Clock
 from keyturn.contract.errors import ConfigurationError, MalformedInput
+from keyturn.process.grants import GrantSettings
 from keyturn.process.pinned import statement_key
 from keyturn.process.settings import Section, Settings
 from keyturn.process.values import Duration, Listen, Range, Secret, Unfit
 from serving.endings import Endings
 from serving.families import Families
 from serving.listings import Listings
+from serving.parts import Parts
+from serving.promises import GrantLife, Promises
 from serving.records import PREFIX, RecordKeys, RecordStore
 from serving.sealing import Sealer
 from serving.signing import NoSigner, Signer, SigningClient
@@ -67,6 +70,18 @@ def endings(settings: Settings, redis: Redis) -> Endings:
     """Return the grants that have to end, by the same keys. Raises ConfigurationError."""
     section = settings.section(RecordSettings)
     return Endings(redis, section.keys(), renew=KeysInFile(section.key).renewed)
+
+
+def promises(settings: Settings, redis: Redis) -> Promises:
+    """Return revocation's word on how long it keeps what names a grant, by the same keys. Raises ConfigurationError."""
+    section = settings.section(RecordSettings)
+    return Promises(redis, section.keys(), renew=KeysInFile(section.key).renewed)
+
+
+def grant_life(settings: Settings, parts: Parts) -> GrantLife:
+    """Return how long grants last, by `grants.life` and by that word. Raises ConfigurationError."""
+    own_seconds = settings.section(GrantSettings).life
+    return GrantLife(promises(settings, parts.redis), parts.clock, issuer=parts.issuer, own_seconds=own_seconds)
 
 
 class KeysInFile:

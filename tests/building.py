@@ -26,6 +26,7 @@ from keyturn.contract.trust import Client
 from keyturn.feed.assurance import Assurance
 from keyturn.feed.redis import RedisFeed
 from keyturn.process.belonging import Pinned
+from keyturn.process.grants import LONGEST_GRANT_SECONDS
 from keyturn.process.logging import logger
 from keyturn.process.metrics import Metrics
 from keyturn.process.settings import Settings
@@ -33,6 +34,7 @@ from serving.application import make_application
 from serving.health import add_health
 from serving.listening import listening
 from serving.parts import Parts
+from serving.promises import Promise, Promises
 from serving.records import RecordKeys, RecordStore
 from serving.service import Service
 from tests.world import AUDIENCE, Member, World
@@ -153,6 +155,8 @@ async def standing(
             assurance=assurance,
         )  # fmt: skip
         keys = new_record_keys()
+        promise = Promise(iss=world.issuer, seconds=LONGEST_GRANT_SECONDS, at=clock.now())
+        await Promises(redis, keys).write(promise)
         yield Standing(world, redis, parts, member, RecordStore(redis, keys, clock), keys)
 
 

@@ -18,11 +18,12 @@ from keyturn.cli.session import Session, online
 from keyturn.cli.tables import moment, plain, table
 from keyturn.clock import SystemClock
 from keyturn.contract.errors import ConfigurationError
-from keyturn.contract.inequalities import Inequality, inequalities, leeway_lasts
+from keyturn.contract.inequalities import Inequality, grants_outlast_tokens, inequalities, leeway_lasts
 from keyturn.contract.keys import KeyRecord, KeySet, RotationRequest, Use
 from keyturn.contract.rotation import RotationPolicy, jwks_max_age
 from keyturn.contract.timeline import Timeline, as_rows, foresee
 from keyturn.process.freshness import FreshnessSettings
+from keyturn.process.grants import GrantSettings
 from keyturn.process.rotation import SECTIONS, RotationSettings, derived
 from keyturn.process.settings import IssuerSettings, SectionPart, Settings
 from keyturn.process.values import Duration, Range
@@ -36,10 +37,11 @@ _MOMENTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _TokenLife(SectionPart):
-    """The one setting of `[authorization]` that rotation has to know."""
+    """The settings of `[authorization]` that have to go with others: the lives of tokens."""
 
     SECTION: ClassVar[str] = "authorization"
     access_token: Annotated[Duration, Range(1, 86_400)] = 300.0
+    refresh_token: Annotated[Duration, Range(1, 366 * 86_400)] = 7 * 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +128,7 @@ def _read(settings: Settings) -> _Found:
     rotation = section(lambda: settings.section(RotationSettings))
     life = section(lambda: settings.section(_TokenLife))
     own_leeway = section(lambda: settings.section(_Leeway))
+    grants = section(lambda: settings.section(GrantSettings))
     try:
         found.issuer = settings.section(IssuerSettings).url
     except ConfigurationError:
@@ -149,6 +152,10 @@ def _read(settings: Settings) -> _Found:
         found.rules.sort(key=lambda one: one.rule or 0)
     if freshness is not None and own_leeway is not None:
         found.rules.append(leeway_lasts(leeway_seconds=own_leeway.leeway, skew_seconds=freshness.skew))
+    if grants is not None and life is not None:
+        found.rules += grants_outlast_tokens(
+            grant_seconds=grants.life, access_token_seconds=life.access_token, refresh_token_seconds=life.refresh_token
+        )
     return found
 
 

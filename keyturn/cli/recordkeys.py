@@ -11,6 +11,7 @@ from keyturn.cli.answers import ExitStatus, WrongUsage
 from keyturn.cli.arguments import common_options
 from keyturn.cli.files import alone_in, replace_file
 from keyturn.cli.session import Session, online
+from keyturn.cli.tables import moment
 from keyturn.clock import SystemClock
 from keyturn.contract.encoding import b64url
 from keyturn.contract.selectors import grant_moment
@@ -54,6 +55,7 @@ async def _rotate(args: argparse.Namespace, session: Session) -> ExitStatus:
     with alone_in(path.absolute().parent):
         held = _read(path)
         kept = _without_old(held, settings, now) if args.drop_old else _with_new(held, path, now)
+        needed = _needed_until(kept, settings)
         if kept != held:
             replace_file(path.absolute(), json.dumps({"keys": kept}, indent=2).encode("ascii") + b"\n")
     newest, older = kept[0]["id"], [one["id"] for one in kept[1:]]
@@ -61,7 +63,9 @@ async def _rotate(args: argparse.Namespace, session: Session) -> ExitStatus:
     lines = [f"{path}: records are hidden by pepper {newest} from now on; {len(older)} older ones are still looked for"]
     if dropped:
         lines.append(f"dropped {len(dropped)} older ones")
-    session.printer.answer({"newest": newest, "older": older, "dropped": dropped}, *lines)
+    if needed is not None:
+        lines.append(f"they may leave (--drop-old) from {moment(needed)} on, when all tokens that they hide have ended")
+    session.printer.answer({"newest": newest, "older": older, "dropped": dropped, "needed_until": needed}, *lines)
     return ExitStatus.YES
 
 
@@ -75,13 +79,24 @@ def _with_new(held: list[dict[str, str]], path: Path, now: float) -> list[dict[s
 
 def _without_old(held: list[dict[str, str]], settings: Settings, now: float) -> list[dict[str, str]]:
     """Return the newest alone; raises WrongUsage while a token may live whose record another one hid."""
-    made_at = grant_moment(held[0]["id"])
-    token, life = settings.section(RotationSettings).token, settings.section(GrantSettings).life
-    longest = max(token, life) + settings.section(FreshnessSettings).skew
-    if len(held) > 1 and (made_at is None or now < made_at + longest):
-        age = "of unknown age" if made_at is None else f"{now - made_at:.0f} s old"
-        raise WrongUsage(f"the newest pepper is {age}, and tokens live up to {longest:.0f} s: repeat it then")
+    until = _needed_until(held, settings)
+    if until is not None and now < until:
+        raise WrongUsage(f"tokens may live until {moment(until)} whose records older peppers hide: repeat it then")
     return held[:1]
+
+
+def _needed_until(held: list[dict[str, str]], settings: Settings) -> float | None:
+    """Return until when a token may live whose record an older pepper hid (Unix seconds); None if there is none.
+
+    Raises WrongUsage where it cannot be told when the newest was made.
+    """
+    if len(held) == 1:
+        return None
+    made_at = grant_moment(held[0]["id"])
+    if made_at is None:
+        raise WrongUsage(f"when the newest pepper was made cannot be told from its id {held[0]['id']!r}")
+    token, life = settings.section(RotationSettings).token, settings.section(GrantSettings).life
+    return made_at + max(token, life) + settings.section(FreshnessSettings).skew
 
 
 def _read(path: Path) -> list[dict[str, str]]:

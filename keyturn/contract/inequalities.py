@@ -66,6 +66,20 @@ def leeway_lasts(*, leeway_seconds: float, skew_seconds: float) -> Inequality:
     )  # fmt: skip
 
 
+def grants_outlast_tokens(
+    *, grant_seconds: float, access_token_seconds: float, refresh_token_seconds: float
+) -> list[Inequality]:
+    """Return whether tokens may live as long as settings say: none is good for longer than its grant."""
+    return [
+        Inequality(
+            rule=None, left=f"{name} {seconds:.12g} s", relation="<=", right=f"grants.life {grant_seconds:.12g} s",
+            holds=seconds <= grant_seconds, why="each would end with its grant before that",
+            mend=f"shorten authorization.{name}, or lengthen grants.life everywhere",
+        )
+        for name, seconds in (("access_token", access_token_seconds), ("refresh_token", refresh_token_seconds))
+    ]  # fmt: skip
+
+
 def _barrier(p: RotationPolicy) -> Iterator[Inequality]:
     needed = p.expired_seconds + p.skew_seconds
     yield Inequality(

@@ -21,6 +21,7 @@ from keyturn.feed.snapshots import chunks_key, snapshot_key
 from serving.endings import ENDINGS_KEY
 from serving.families import Families, Family, mark_of
 from serving.listings import LEASE_KEY, ROWS_KEY
+from serving.promises import PROMISE_KEY
 from serving.records import RecordKeys
 from tests.families import new_refresh_token
 from tests.faults.fleet import SIDECARS, Fleet
@@ -110,6 +111,11 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"xdel {ENDINGS_KEY} 1-0", REVOCATIONS),
     *((f"{command} {ENDINGS_KEY}", NOBODY) for command in ("del", "unlink", "persist")),
     (f"xtrim {ENDINGS_KEY} maxlen 0", NOBODY),
+    # For how long revocations of grants are kept: revocation says so, and its word is sealed.
+    (f"hget {PROMISE_KEY} promise", EVERYBODY),
+    (f"hset {PROMISE_KEY} promise x", REVOCATIONS),
+    (f"hdel {PROMISE_KEY} promise", NOBODY),
+    (f"set {PROMISE_KEY} x", NOBODY),
     # How far receivers of security events have been told, and what they refused.
     *((f"{command} keyturn:streams:x:progress", REVOCATIONS) for command in ("get", "llen")),
     ("set keyturn:streams:x:progress y", REVOCATIONS),

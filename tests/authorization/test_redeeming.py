@@ -87,10 +87,14 @@ async def test_a_code_that_comes_again_ends_what_came_of_it(door: Door, stage: S
     claims = stage.member.verifier.judge(content["access_token"].encode(), policy()).claims
     endings = Endings(stage.redis, stage.record_keys)
     for changes in ({"code_verifier": "a" * 43}, {"redirect_uri": BACK[WEB]}, {"client_id": "nobody"}):
-        assert (await door.redeem(code, **changes))[0] in (400, 401)  # Who has not all of it can end nothing.
+        status, told = await door.redeem(code, **changes)
+        assert status in (400, 401)  # Who has not all of it can end nothing, nor learn whether it was used.
+        assert "used" not in told["error_description"]
     assert await endings.read(wait_seconds=0.001) == []
     for _ in range(3):
-        assert (await door.redeem(code))[1]["error"] == "invalid_grant"
+        told = (await door.redeem(code))[1]
+        assert told["error"] == "invalid_grant"
+        assert "all that came of it ends" in told["error_description"]
     [written] = await endings.read(wait_seconds=0.001)
     assert written.ending == Ending(iss=stage.world.issuer, grant_id=claims["grant_id"], reason="code_reused")
 

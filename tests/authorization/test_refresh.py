@@ -11,6 +11,7 @@ from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.tokens import parse_token
 from keyturn.verifier.verdict import Kind
 from serving.endings import ENDINGS_KEY, Endings
+from serving.promises import PROMISE_KEY, Promise, Promises
 from tests.authorization.conftest import OTHER_APP, Ask
 from tests.authorization.signer import FakeSigner
 from tests.building import CLIENT, FickleRedis, Standing
@@ -197,6 +198,28 @@ async def test_the_end_of_the_family_is_absolute(ask: Ask, stage: Standing) -> N
         held = (await families_of(stage).read(token)).held
         assert held is not None
         assert (held.family.ends_at, held.family.expires_at) == (ends_at, ends_at)
+
+
+async def test_a_grant_lasts_no_longer_than_revocation_keeps_what_names_it(ask: Ask, stage: Standing) -> None:
+    """Invariant 21: else a grant that was revoked would come back once its revocation is forgotten."""
+    now = stage.world.clock.now()
+    promise = Promise(iss=stage.world.issuer, seconds=3600.0, at=now)
+    await Promises(stage.redis, stage.record_keys).write(promise)
+    older = await begin(stage, claims={"grant_id": entropy.uuid7(now - 3601)})
+    younger = await begin(stage, claims={"grant_id": entropy.uuid7(now - 3600 + 100)})
+    assert await refused(ask, older) == INVALID
+    status, content = await refresh(ask, younger)
+    assert (status, 90 <= content["expires_in"] <= 100) == (200, True)
+
+
+async def test_without_revocations_word_nothing_turns(ask: Ask, stage: Standing) -> None:
+    """RFC 9110, 15.6.4: a store that was emptied, or a revocation service that never ran. The token stays good."""
+    token = await begin(stage)
+    await stage.redis.delete(PROMISE_KEY)
+    assert (await refresh(ask, token))[0] == 503
+    promise = Promise(iss=stage.world.issuer, seconds=3600.0, at=stage.world.clock.now())
+    await Promises(stage.redis, stage.record_keys).write(promise)
+    assert (await refresh(ask, token))[0] == 200
 
 
 async def test_a_grant_in_its_last_seconds_gives_nothing_more(ask: Ask, stage: Standing, signer: FakeSigner) -> None:

@@ -85,6 +85,11 @@ async def test_a_configuration_that_cannot_work_names_setting_and_mend(stage: St
     ):
         with pytest.raises(ConfigurationError, match=setting):
             AuthorizationService(stage.settings(tmp_path, authorization=own), stage.parts)
+    signing = {"identity_file": "other.jwk", "signer": "unix:/run/x.sock"}
+    for lives in ({"access_token": "6m"}, {"refresh_token": "31d"}):  # Longer than T, than a grant.
+        settings = stage.settings(tmp_path, authorization={**signing, **lives})
+        with pytest.raises(ConfigurationError, match=r"rotation\.token|grants\.life"):
+            AuthorizationService(settings, stage.parts)
 
 
 async def test_what_is_too_large_for_one_request_goes_in_several(client: SigningClient, signer: FakeSigner) -> None:

@@ -56,6 +56,14 @@ def configured(tmp_path: Path, text: str) -> str:
         ('[rotation]\nactive_of = ["ES256=1s"]', 1, "active 1 s (ES256) <= distribution"),
         ('[rotation]\ntoken = "1m"', 2, "access_token 300 s > token 60 s"),
         ('[authorization]\naccess_token = "1h"\nlisten = "x"', 2, "access_token 3600 s > token 300 s"),
+        ('[grants]\nlife = "1d"', "-", "refresh_token 604800 s > grants.life 86400 s"),
+        ('[grants]\nlife = "1d"\n[authorization]\nrefresh_token = "86401s"', "-", "86401 s > grants.life 86400 s"),
+        (
+            '[grants]\nlife = "10m"\n[authorization]\nrefresh_token = "10m"\naccess_token = "11m"\n'
+            '[rotation]\ntoken = "11m"',
+            "-",
+            "access_token 660 s > grants.life 600 s",
+        ),
         ("[rotation]\ntoken = 0", 2, "token 0 s <= 0 s"),
         ('[rotation]\nlease = "1s"', 3, "lease 1 s <= skew 2 s"),
         ("[rotation]\nalgorithms = []", 6, "algorithms 0 < 1"),
@@ -87,10 +95,13 @@ async def test_all_broken_ones_are_told_not_only_the_first(run: Run, tmp_path: P
 
 async def test_a_section_that_cannot_be_read_is_a_line_among_the_others(run: Run, tmp_path: Path) -> None:
     """One typing error must not hide what else is wrong."""
-    text = '[freshness]\nstale = "20m"\n[rotation]\nwindow = "at night"\n[authorization]\naccess_token = "soon"'
+    text = (
+        '[freshness]\nstale = "20m"\n[rotation]\nwindow = "at night"\n[authorization]\naccess_token = "soon"\n'
+        '[grants]\nlife = "1m"'
+    )
     ran = await run("lint", "--offline", "--config", configured(tmp_path, text))
     assert ran.status == 1
-    for setting in ("freshness.expired", "rotation.window", "authorization.access_token"):
+    for setting in ("freshness.expired", "rotation.window", "authorization.access_token", "grants.life"):
         assert setting in ran.out
     assert (await run("lint", "--config", "/nowhere/k.toml")).status == 2
 

@@ -8,6 +8,7 @@ import pytest
 
 from keyturn import entropy
 from keyturn.cli.recordkeys import MOST_RECORD_KEYS
+from keyturn.cli.tables import moment
 from keyturn.clock import SystemClock
 from keyturn.contract.encoding import b64url
 from serving import records
@@ -52,9 +53,12 @@ async def test_a_new_pepper_stands_in_front_and_the_old_one_is_kept(config: Path
 
 async def test_no_pepper_leaves_while_a_token_lives_whose_record_it_hid(config: Path, run: Run) -> None:
     """`grants.life` after the newest was made, the last token of the older ones has run out; not before."""
-    assert (await run("records", "rotate", "--config", str(config))).status == 0
+    told = await run("records", "rotate", "--config", str(config), "--json")
+    made = SystemClock().now()
+    assert told.json["needed_until"] == pytest.approx(made + 30 * 86_400 + 2, abs=5)
+    until = moment(told.json["needed_until"])
     refused = await run("records", "rotate", "--drop-old", "--config", str(config))
-    assert refused.status == 2
+    assert (refused.status, until in refused.err) == (2, True)
     assert len(_rows(config)) == 2
     rows = _rows(config)
     for passed_seconds, status in ((400, 2), (30 * 86_400, 2), (30 * 86_400 + 60, 0)):
@@ -63,6 +67,19 @@ async def test_no_pepper_leaves_while_a_token_lives_whose_record_it_hid(config: 
         dropped = await run("records", "rotate", "--drop-old", "--config", str(config))
         assert dropped.status == status, passed_seconds
     assert _rows(config) == rows[:1]
+    assert (await run("records", "rotate", "--drop-old", "--config", str(config), "--json")).json[
+        "needed_until"
+    ] is None
+    assert f"from {until[:10]}" in (await run("records", "rotate", "--config", str(config))).out
+
+
+async def test_a_pepper_of_unknown_age_lets_no_other_leave(config: Path, run: Run) -> None:
+    """Nothing says until when the older ones are needed."""
+    rows = [{"id": name, "seal": b64url(bytes(32)), "pepper": b64url(bytes(32))} for name in ("newer", "older")]
+    _write(config.parent, rows)
+    refused = await run("records", "rotate", "--drop-old", "--config", str(config))
+    assert (refused.status, "newer" in refused.err) == (2, True)
+    assert _rows(config) == rows
 
 
 async def test_there_are_never_more_peppers_than_the_services_look_under(config: Path, run: Run) -> None:

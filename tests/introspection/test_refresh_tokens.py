@@ -8,6 +8,7 @@ from aiohttp import ClientSession
 from keyturn import entropy
 from keyturn.contract.selectors import SelectorKind
 from keyturn.process.grants import GrantSettings
+from serving.promises import PROMISE_KEY, Promise, Promises
 from tests.building import CLIENT, RESOURCE, FickleRedis, Standing, basic
 from tests.families import begin, begin_turned, new_refresh_token
 from tests.introspection.conftest import Ask
@@ -66,6 +67,19 @@ async def test_a_grant_that_is_older_than_any_made_today_may_get_is_over(ask: As
     assert told["active"] is True
     assert told["exp"] <= now + 601
     assert (await ask(older)).body == INACTIVE
+
+
+async def test_a_grant_lasts_no_longer_than_revocation_keeps_what_names_it(ask: Ask, stage: Standing) -> None:
+    """Also where `grants.life` is longer here: authorization lets nothing come of an older one. Unknown is 503."""
+    now = stage.world.clock.now()
+    older = await begin(stage, claims={**OWN, "grant_id": entropy.uuid7(now - 3601)})
+    younger = await begin(stage, claims={**OWN, "grant_id": entropy.uuid7(now - 3600 + 100)})
+    await stage.redis.delete(PROMISE_KEY)
+    assert (await ask(younger)).status == 503
+    promise = Promise(iss=stage.world.issuer, seconds=3600.0, at=now)
+    await Promises(stage.redis, stage.record_keys).write(promise)
+    assert (await ask(older)).body == INACTIVE
+    assert json.loads((await ask(younger)).body)["exp"] <= now + 101
 
 
 async def test_a_revocation_of_its_grant_is_seen_at_once(ask: Ask, stage: Standing) -> None:

@@ -21,6 +21,7 @@ from keyturn.verifier.issuers import IssuerKeys
 from keyturn.verifier.verdict import Verdict
 from keyturn.verifier.verifier import TokenVerifier
 from serving.authentication import BASIC, Caller
+from serving.promises import GrantLife, Promises
 from tests.building import CLIENTS, RESOURCE, FickleRedis, standing
 from tests.clocks import START, ManualClock
 from tests.families import LIFE_SECONDS, families_of
@@ -108,13 +109,15 @@ class Bench:
         self.sidecar = TokenVerifier(self.replica, self.clock, issuers=[keys])
         self.memory = Memory(self.replica, most=1000)
         service = TokenVerifier(self.replica, self.clock)
+        promises = Promises(self.stage.redis, self.stage.record_keys)
+        life = GrantLife(promises, self.clock, issuer=ISSUER, own_seconds=LIFE_SECONDS)
         self.judge = Judge(
             self.stage.parts,
             self.stage.records,
             families_of(self.stage),
             service,
             self.memory,
-            grant_seconds=LIFE_SECONDS,
+            grant_life=life,
         )
         self.caller = Caller(RESOURCE, CLIENTS[RESOURCE], BASIC)
         self.policy = policy(issuers=frozenset({ISSUER, URL}))

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
+from typing import TypeAlias
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from keyturn.verifier.freshness import State
 from revocation.keeping import Keeping
 from serving.families import Family, mark_of, successor_of
+from serving.promises import Promise, renewed
 from tests.clocks import ManualClock
 from tests.families import new_refresh_token
 from tests.reaching import reach
@@ -38,28 +41,37 @@ KEEPING = Keeping(
     leeway_seconds=LEASE_SECONDS + LEEWAY_SECONDS,
 )  # fmt: skip
 KINDS = [SelectorKind.GRANT, SelectorKind.SESSION, SelectorKind.SUBJECT, SelectorKind.CLIENT, SelectorKind.ALL]
-STEPS = st.lists(
-    st.builds(
-        Passing, seconds=st.sampled_from([1.0, 290.0, 1700.0, 5000.0]), off_seconds=st.sampled_from([0.0, HOUR, -HOUR])
-    ),
-    min_size=4,
-    max_size=10,
+LIVES = st.sampled_from([HOUR, LIFE_SECONDS])
+"""What `grants.life` says from a step on, at authorization and at revocation: each as its operator pleases."""
+PASSING = st.builds(
+    Passing, seconds=st.sampled_from([1.0, 290.0, 1700.0, 5000.0]), off_seconds=st.sampled_from([0.0, HOUR, -HOUR])
 )
+STEPS = st.lists(st.tuples(PASSING, LIVES, LIVES), min_size=4, max_size=10)
+_Step: TypeAlias = tuple[Passing, float, float]
 reached: Counter[str] = Counter()
 
 
 class Desk:
     """A replica of the authorization service, and a family of refresh tokens, at a clock that may be wrong."""
 
-    def __init__(self, bench: Bench, issued_at: float) -> None:
-        """Begin a family that its client uses whenever it can."""
-        self.bench, self.token = bench, new_refresh_token()
+    def __init__(self, bench: Bench, issued_at: float, promise: Promise) -> None:
+        """Begin a family that its client uses whenever it can, by revocation's word of that time."""
+        self.bench, self.token, self.promise = bench, new_refresh_token(), promise
+        self.life_seconds = min(LIFE_SECONDS, promise.seconds)
         self.family = Family(
             claims={"iss": bench.world.issuer, "sub": "alice", "client_id": "app", "aud": "https://api.example",
                     "sid": "alice", "grant_id": entropy.uuid7(issued_at)},
-            ends_at=issued_at + LIFE_SECONDS, current=mark_of(self.token), made_at=issued_at,
+            ends_at=issued_at + self.life_seconds, current=mark_of(self.token), made_at=issued_at,
             expires_at=issued_at + IDLE_SECONDS,
         )  # fmt: skip
+
+    def hear(self, own_seconds: float, revocations_seconds: float, *, publisher: float) -> None:
+        """Have revocation give its word by its setting, and go by the shorter of that and our own."""
+        own = Promise(iss=self.promise.iss, seconds=revocations_seconds, at=publisher)
+        self.promise = renewed(own, self.promise)
+        self.life_seconds = min(own_seconds, self.promise.seconds)
+        reached["settings differ"] += own_seconds != revocations_seconds
+        reached["a longer word is kept to"] += self.promise is not own
 
     def refresh(self, now: float) -> str:
         """Do as the service does: judge by the replica, then decide; return what came of it."""
@@ -75,7 +87,7 @@ class Desk:
             now=judged,
             store_now=now,
             grace_seconds=10.0,
-            life_seconds=LIFE_SECONDS,
+            life_seconds=self.life_seconds,
             margin_seconds=0.0,
         )
         if step is not Step.TURN:
@@ -91,11 +103,12 @@ class Desk:
 @given(
     publisher=HONEST, issuer=HONEST, kind=st.sampled_from(KINDS), before=STEPS, after=STEPS,
 )  # fmt: skip
-def check(publisher: float, issuer: float, kind: SelectorKind, before: list[Passing], after: list[Passing]) -> None:
+def check(publisher: float, issuer: float, kind: SelectorKind, before: list[_Step], after: list[_Step]) -> None:
     """Refresh for a while, revoke, and go on trying on crooked clocks, with all that may be forgotten forgotten."""
-    bench, desk = asyncio.run(begun(issuer))
-    for step in before[:2]:
+    bench, desk = asyncio.run(begun(issuer, publisher, life_seconds=before[-1][2]))
+    for step, own, revocations in before[:2]:
         told = passed(bench, desk, step, publisher, issuer)
+        desk.hear(own, revocations, publisher=bench.clock.now() + publisher)
         reached[f"before: {told}"] += 1
     revoked_at = bench.clock.now() + publisher
     value = {SelectorKind.ALL: "", SelectorKind.CLIENT: "app", SelectorKind.GRANT: desk.family.claims["grant_id"]}
@@ -103,10 +116,12 @@ def check(publisher: float, issuer: float, kind: SelectorKind, before: list[Pass
     selector = Selector(
         iss=bench.world.issuer, kind=kind, value=value.get(kind, "alice"), before=revoked_at if cutoff else None
     )
-    entry = Entry(selector=selector, until=KEEPING.of_selector(kind, (), revoked_at))
+    keeping = replace(KEEPING, grant_seconds=desk.promise.seconds)
+    entry = Entry(selector=selector, until=keeping.of_selector(kind, (), revoked_at))
     bench.admit(Lane.REVOCATIONS, bench.signed(Lane.REVOCATIONS, [entry], at=revoked_at).compact)
-    for step in after:
+    for step, own, revocations in after:
         told = passed(bench, desk, step, publisher, issuer)
+        desk.hear(own, revocations, publisher=bench.clock.now() + publisher)
         reached[told] += 1
         held = bench.replica.revokes(bench.replica.names(desk.family.claims))
         reached["held" if held else "forgotten"] += 1
@@ -128,12 +143,13 @@ def passed(bench: Bench, desk: Desk, step: Passing, publisher: float, issuer: fl
     return "minted" if "minted" in told else sorted(told)[0]
 
 
-async def begun(issuer: float) -> tuple[Bench, Desk]:
+async def begun(issuer: float, publisher: float, *, life_seconds: float) -> tuple[Bench, Desk]:
     """Begin a world, and a grant in it."""
     clock = ManualClock()
     world = await World(clock=clock, freshness=FRESHNESS).begin()
     bench = Bench(world, await world.caught_up(), clock)
-    desk = Desk(bench, clock.now() + issuer)
+    promise = Promise(iss=world.issuer, seconds=life_seconds, at=clock.now() + publisher)
+    desk = Desk(bench, clock.now() + issuer, promise)
     clock.advance(SKEW_SECONDS)  # A grant that is stamped later than its cutoff was not made before it.
     return bench, desk
 
@@ -141,8 +157,10 @@ async def begun(issuer: float) -> tuple[Bench, Desk]:
 def test_no_history_lets_a_revoked_grant_mint() -> None:
     """Checklist, revocation (10) and refresh (4), RFC 9700, 4.14.2: grants live for days, replicas forget.
 
-    The property counts what it came by: it has to have seen revocations forgotten, and refused by time alone.
+    Whatever `grants.life` says meanwhile at either service. The property counts what it came by: it has to have seen
+    revocations forgotten, and refused by time alone.
     """
     reached.clear()
     corners = ("before: minted", "revoked", "says nothing", "refused by its time", "head from the future")
-    reach(check, reached, {**dict.fromkeys(corners, 21), "forgotten": 11})
+    differing = dict.fromkeys(("settings differ", "a longer word is kept to"), 21)
+    reach(check, reached, {**dict.fromkeys(corners, 21), **differing, "forgotten": 11})

@@ -10,6 +10,7 @@ from keyturn.contract.errors import StoreUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from revocation import survey as limits
+from revocation.keeping import Keeping
 from revocation.survey import Survey
 from serving.families import Families, Family, mark_of
 from serving.problems import Busy
@@ -20,6 +21,7 @@ from tests.families import LIFE_SECONDS, new_refresh_token
 from tests.revocation.conftest import Office
 from tests.world import Member, World
 
+KEEPING = Keeping(longest_token_seconds=300, grant_seconds=LIFE_SECONDS, skew_seconds=2, leeway_seconds=60)
 NOTHING: dict[str, Any] = {"grants": 0, "records": 0, "scanned": 0, "complete": True}
 
 
@@ -30,7 +32,7 @@ class Archive:
         self.world, self.member, self.redis = world, member, FickleRedis()
         keys = new_record_keys()
         self.records, self.families = RecordStore(self.redis, keys, world.clock), Families(self.redis, keys)
-        self.survey = Survey(self.records, self.families, member.replica, world.clock, grant_seconds=LIFE_SECONDS)
+        self.survey = Survey(self.records, self.families, member.replica, world.clock, keeping=KEEPING)
 
     async def keep(self, count: int = 1, **claims: Any) -> None:
         """Keep records with these claims, each a token of its own."""
