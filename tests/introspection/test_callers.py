@@ -91,6 +91,7 @@ async def test_a_token_that_is_not_good_for_it_lets_nobody_ask(
             answer = await ask_by(bearer, asked)
             assert (answer.status, json.loads(answer.body)["error"]) == (401, error), name
             assert f'error="{error}"' in answer.headers["WWW-Authenticate"]
+            assert ('scope="introspection"' in answer.headers["WWW-Authenticate"]) == (error == "insufficient_scope")
             assert answer.headers["Cache-Control"] == "no-store"
     assert slept  # There were so many.
 
@@ -134,6 +135,7 @@ async def test_one_way_only(session: ClientSession, stage: Standing) -> None:
     for headers, form in (
         (bearer, {"client_secret": "x"}),
         (bearer, {"client_assertion": "x"}),
+        (bearer, {"client_assertion_type": "x"}),
         (bearer, {"client_id": CLIENT}),
         (twice, {}),
     ):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspection.negotiating import Rendering, negotiate
+from introspection.negotiating import MOST_RANGES, Rendering, negotiate
 
 JSON, SIGNED, PHANTOM = Rendering.JSON, Rendering.SIGNED, Rendering.PHANTOM
 
@@ -34,6 +34,14 @@ JSON, SIGNED, PHANTOM = Rendering.JSON, Rendering.SIGNED, Rendering.PHANTOM
         (["application/jwt;q=0, application/json;q=0.001"], JSON),
         (["application/jwt;q=2, application/json"], JSON),  # No weight that there is: passed over.
         (["application/jwt;q=0.1234"], JSON),
+        (["application/jwt;q=0;q=1, application/json"], JSON),  # Two weights are none.
+        (["application/jwt;Q=0, */*;q=0.1"], JSON),
+        (["application/jwt;q=1.5, application/json"], JSON),
+        (["application/*;q=0.9, */*;q=0.1, application/json;q=0.2, application/jwt;q=0.3"], SIGNED),
+        (["application/*;q=0, */*"], None),
+        (["application/jwt;q=0.1, application/jwt;q=0.9, application/json;q=0.5"], PHANTOM),
+        (["text/html"] * (MOST_RANGES - 1) + ["application/jwt"], PHANTOM),
+        (["text/html"] * MOST_RANGES + ["application/jwt"], None),
         (["nonsense"], JSON),
         (["text/html"], None),
         (["text/*"], None),

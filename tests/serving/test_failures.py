@@ -126,3 +126,19 @@ def test_the_tables_are_bounded() -> None:
     assert len(allowances) == MOST_TRACKED
     assert allowances.take(f"client-{MOST_TRACKED + 9}", 0.0) > 0
     assert allowances.take("client-0", 0.0) == 0
+
+
+async def test_who_is_slowed_is_told_whole_seconds_and_no_less_than_he_has_to_wait() -> None:
+    """RFC 9110, 10.2.3: whoever comes back when he was told to is answered at once."""
+    clock = ManualClock()
+    allowances = Allowances(Allowance(2, 0.4))
+    assert [allowances.take("a", clock.now()) for _ in range(2)] == [0, 0]  # To the last one.
+    wait = allowances.take("a", clock.now())
+    assert 2.4 < wait <= 2.5
+    assert allowances.take("a", clock.now() - 100) >= wait  # A clock that went back takes nothing away.
+    failures = Failures(HastyClock())
+    failures._of_address = allowances
+    told = await failures.note(address=None, client_id="b")
+    assert told == 0
+    await failures.note(address=None, client_id="b")
+    assert await failures.note(address=None, client_id="b") == 3

@@ -123,3 +123,32 @@ async def test_a_queue_that_is_full_says_so() -> None:
         await gathering.ask(3)
     oracle.gate.set()
     assert await asyncio.gather(*asked) == [0, 2, 4]
+
+
+async def test_a_flight_that_is_cancelled_tells_each_who_waits_and_ends() -> None:
+    """A service that is told to end must not leave a request hanging, nor fly on."""
+    oracle = Oracle()
+    gathering = Gathering(oracle.ask_all, most_together=8, at_once=1)
+    oracle.gate.clear()
+    asked = [asyncio.ensure_future(gathering.ask(number)) for number in range(2)]
+    while not oracle.batches:
+        await asyncio.wait(asked, timeout=0.001)
+    (flight,) = gathering._batches._flights
+    flight.cancel()
+    outcomes = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+    assert [type(one) for one in outcomes] == [Busy, Busy]
+    await asyncio.wait([flight])
+    assert flight.cancelled()
+    oracle.gate.set()
+    assert await gathering.ask(4) == 8
+
+
+async def test_who_was_asked_for_more_than_he_answers_fails_them_all() -> None:
+    """An answer that went to the wrong question would be another token's record."""
+
+    async def short(numbers: Sequence[int]) -> list[int]:
+        return list(numbers)[1:]
+
+    gathering = Gathering(short, most_together=8)
+    outcomes = await asyncio.gather(*(gathering.ask(number) for number in range(3)), return_exceptions=True)
+    assert isinstance(outcomes[2], ValueError)

@@ -1,6 +1,7 @@
 """What a service stands on: its own user of the store, and a replica that reaches what the store just told it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from keyturn.contract.selectors import SelectorKind
 from keyturn.process.redis import connect
 from keyturn.process.settings import Settings
 from keyturn.process.values import Secret
+from keyturn.verifier.freshness import State
 from serving.parts import open_parts
 from serving.records import RecordStore
 from serving.settings import record_store
 from stack.server import EmbeddedServer
 from tests.building import Standing, new_access_token, new_record_keys, standing
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -134,3 +137,49 @@ async def test_a_service_is_its_own_user_with_no_more_rights_than_it_needs(
         ):
             with pytest.raises(NoPermissionError):
                 await forbidden  # type: ignore[misc]
+
+
+async def test_each_waits_for_the_place_that_he_was_told(stage: Standing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever read the store later must not be let go with those who read it before: a revocation lies between.
+
+    One who goes away meanwhile takes none of those along who wait for the same place.
+    """
+    good = await stage.records.positions()
+    for _ in range(2):
+        await revoke_elsewhere(stage)
+    later = await stage.records.positions()
+    earlier = {**good, Lane.REVOCATIONS: b"1:1:" + b"x" * 43}
+    replica, gate = stage.parts.replica, asyncio.Event()
+    catch_up = stage.parts.follower.catch_up
+
+    async def slow() -> None:
+        await gate.wait()
+        await catch_up()
+
+    monkeypatch.setattr(stage.parts.follower, "catch_up", slow)
+
+    async def place_reached(positions: Mapping[Lane, bytes | None]) -> tuple[int, int]:
+        await stage.parts.reach(positions)
+        return replica.place(Lane.REVOCATIONS)
+
+    asked = [asyncio.ensure_future(place_reached(one)) for one in (earlier, later, later)]
+    await eventually(lambda: len(stage.parts._waiting) == 2)  # Two places, of which one is waited for twice.
+    asked[1].cancel()
+    await asyncio.wait([asked[1]])
+    gate.set()
+    assert (await asked[0])[1] >= 1
+    assert await asked[2] == (1, 2)
+    assert not stage.parts._flights
+
+
+async def test_a_stale_replica_is_relied_on_still_and_time_does_not_go_back(
+    stage: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stale` is served and marked; and an order is dated by the publishers' word where our clock was set back."""
+    clock = stage.parts.clock
+    boottime, now = clock.boottime(), clock.now()
+    monkeypatch.setattr(clock, "boottime", lambda: boottime + 10)
+    assert stage.parts.state() is State.STALE
+    stage.parts.require_replica()
+    monkeypatch.setattr(clock, "now", lambda: now - 3600)
+    assert stage.parts.now() > now - 60

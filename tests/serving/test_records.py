@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from keyturn import entropy
 from keyturn.clock import SystemClock
@@ -15,7 +16,7 @@ from keyturn.contract.errors import MalformedInput, StoreUnavailable
 from keyturn.contract.positions import Lane
 from keyturn.feed.redis import head_key
 from keyturn.process.values import Secret
-from serving.records import RecordKeys, RecordStore
+from serving.records import LARGEST_RECORD_BYTES, RECORD_UNREADABLE, RecordKeys, RecordStore
 from serving.settings import KeysInFile
 from tests.building import FickleRedis, new_access_token, new_record_keys, write_secret
 from tests.clocks import ManualClock
@@ -234,3 +235,68 @@ def test_a_file_of_record_keys_is_read_again_and_survives_a_bad_hand(tmp_path: P
     assert file.renewed() is None
     path.unlink()
     assert file.renewed() is None
+
+
+async def test_the_positions_are_read_after_the_records(
+    store: RecordStore, redis: FickleRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ADR 0005: what was revoked before a record was read lies behind them; the other way round it could be missed."""
+    made, sent = redis.pipeline, list[str]()
+
+    def pipeline(*arguments: object, **options: object) -> object:
+        one = made(*arguments, **options)
+        execute = one.execute
+
+        async def noting(*given: object, **named: object) -> object:
+            sent.extend(command[0][0] for command in one.command_stack)
+            return await execute(*given, **named)
+
+        monkeypatch.setattr(one, "execute", noting)
+        return one
+
+    monkeypatch.setattr(redis, "pipeline", pipeline)
+    await asyncio.gather(store.read(new_access_token()), store.read(new_access_token()), store.positions())
+    assert sent == ["GET", "GET", "HGET", "HGET"]
+
+
+async def test_what_does_not_open_is_on_no_page_and_is_written_down(store: RecordStore, redis: FickleRedis) -> None:
+    """Somebody else wrote it: the operator hears so where a token is looked for, and lists nobody's token."""
+    token = new_access_token()
+    await store.put(token, RECORD, expires_at=SystemClock().now() + 60)
+    assert [record for _, record in (await store.page(0)).records] == [RECORD]
+    [name] = await redis.keys("*")
+    await redis.set(name, b"x" * 64)
+    page = await store.page(0)
+    assert (page.names, page.records) == (1, [])
+    with capture_logs() as logs:
+        assert await store.get(token) is None
+    assert [one["event"] for one in logs] == [RECORD_UNREADABLE]
+
+
+async def test_a_record_under_an_older_key_is_named_as_it_stands_and_deleted_there(redis: FickleRedis) -> None:
+    """Who replaces a record by the name that it was found under must not write a second one beside it."""
+    clock, first = SystemClock(), new_record_keys()
+    second = RecordKeys("next", entropy.token_bytes(32), entropy.token_bytes(32), (first,))
+    token, before = new_access_token(), RecordStore(redis, first, clock)
+    await before.put(token, RECORD, expires_at=clock.now() + 60)
+    found = await RecordStore(redis, second, clock).find(token)
+    assert (found.name.encode(), found.record) == ((await redis.keys("*"))[0], RECORD)
+    deleting = RecordStore(redis, first, clock, renew=_once(second))
+    other = new_access_token()
+    await RecordStore(redis, second, clock).put(other, RECORD, expires_at=clock.now() + 60)
+    await deleting.delete(other)  # It was written by keys that this process has not looked for yet.
+    assert await RecordStore(redis, second, clock).get(other) is None
+
+
+async def test_a_record_of_the_largest_size_fits(store: RecordStore) -> None:
+    """A limit that is named is kept to the byte; one more is refused."""
+    spare = LARGEST_RECORD_BYTES - len(encode_json({"x": ""}))
+    token = new_access_token()
+    await store.put(token, {"x": "y" * spare}, expires_at=SystemClock().now() + 60)
+    assert await store.get(token) == {"x": "y" * spare}
+    with pytest.raises(MalformedInput):
+        store.sealed(token, {"x": "y" * (spare + 1)})
+    with pytest.raises(MalformedInput):
+        RecordKeys.parse(encode_json({"id": "1", "seal": b64url(bytes(32)), "pepper": b64url(bytes(31))}))
+    with pytest.raises(MalformedInput):
+        RecordKeys.parse(encode_json({"keys": {"id": "1"}}))

@@ -44,3 +44,20 @@ def test_keys_are_taken_up_when_they_come_and_older_ones_still_open() -> None:
     assert sealer.open(by_another) == b"after"
     assert sealer.open(before) == b"before"
     assert Sealer(replace(newer, older=()), purpose=b"this").open(sealer.seal(b"own")) == b"own"
+
+
+def test_names_are_of_one_purpose_under_each_key_the_newest_first() -> None:
+    """Who writes takes the first, who looks takes all; a name of one purpose finds nothing of another's."""
+    newer = replace(new_record_keys(), older=(KEYS,))
+    old, new = Sealer(KEYS, purpose=b"this"), Sealer(newer, purpose=b"this")
+    assert new.names("p:", b"secret")[1:] == old.names("p:", b"secret")
+    assert new.names("p:", b"secret")[0] == Sealer(replace(newer, older=()), purpose=b"this").names("p:", b"secret")[0]
+    assert not set(new.names("p:", b"secret")) & set(Sealer(newer, purpose=b"that").names("p:", b"secret"))
+
+
+def test_who_seals_looks_for_newer_keys_first() -> None:
+    """After a rotation nothing new may be written by a key that is about to be thrown away."""
+    newer = replace(new_record_keys(), id="newer", older=(KEYS,))
+    told = [newer]
+    box = Sealer(KEYS, purpose=b"this", renew=lambda: told.pop() if told else None).seal(b"c")
+    assert Sealer(replace(newer, older=()), purpose=b"this").open(box) == b"c"
