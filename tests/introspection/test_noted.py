@@ -1,15 +1,23 @@
 """What is written and counted of questions: an operator sees what was asked, by whom, and what came of it."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
+from introspection.app import IntrospectionService
+from keyturn.contract.errors import FeedUnavailable
+from keyturn.contract.positions import Lane
+from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
+from keyturn.feed.redis import head_key
 from serving.clientassertions import ASSERTION_TYPE
 from serving.failures import HOLD_SECONDS, OF_ADDRESS
-from tests.building import RESOURCE, FickleRedis, Standing, basic, new_access_token
+from tests.building import RESOURCE, FickleRedis, Standing, basic, new_access_token, serving_at
 from tests.introspection.conftest import OTHER, Ask
 from tests.introspection.test_callers import caller_claims
+from tests.introspection.test_introspect import INACTIVE
 
 
 def facts(logs: list[Any], *names: str) -> list[tuple[Any, ...]]:
@@ -50,6 +58,47 @@ async def test_each_answer_is_counted_and_its_line_says_who_asked_and_what_was_t
     ]
     expected = {'answer="active"': 2.0, 'answer="inactive"': 2.0, 'answer="unknown"': 1.0}
     assert counted(stage, "keyturn_introspections") == expected
+
+
+async def test_who_asks_by_a_token_is_named_and_what_is_too_large_is_said_to_be(
+    session: ClientSession, stage: Standing
+) -> None:
+    """Whose token asks so often: the line has the client, and never the token."""
+    bearer = await stage.put_opaque(**caller_claims(stage))
+    with capture_logs() as logs:
+        for token in ("x", "x" * (LARGEST_TOKEN_BYTES + 1)):
+            async with session.post(
+                "/introspect", data={"token": token}, headers={"Authorization": f"Bearer {bearer}"}
+            ) as answer:
+                assert (answer.status, await answer.read()) == (200, INACTIVE)
+    assert facts(logs, "client_id", "reason") == [(RESOURCE, "malformed"), (RESOURCE, "oversized")]
+
+
+async def test_no_more_is_remembered_than_is_set(stage: Standing, tmp_path: Path) -> None:
+    """`[introspection] cached_tokens` bounds what the process needs."""
+    service = IntrospectionService(stage.settings(tmp_path, introspection={"cached_tokens": 1}), stage.parts)
+    async with serving_at([service], stage.parts) as client:
+        for _ in range(3):
+            async with client.post(
+                "/introspect", data={"token": await stage.put_opaque()}, headers=basic(RESOURCE)
+            ) as one:
+                assert one.status == 200
+    assert b"keyturn_introspection_memory_tokens 1.0" in stage.parts.metrics.render()
+
+
+async def test_readiness_says_what_a_question_would_meet(
+    stage: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever balances the load must not send questions to whom nothing but 503 comes from: each cause by its name."""
+    service = IntrospectionService(stage.settings(tmp_path), stage.parts)
+    assert service.unready() is None
+    await service._look()
+    await stage.redis.hset(head_key(Lane.REVOCATIONS), "position", "7:1:ahead")  # type: ignore[misc]
+    with pytest.raises(FeedUnavailable):
+        await service._look()
+    boottime = stage.parts.clock.boottime()
+    monkeypatch.setattr(stage.parts.clock, "boottime", lambda: boottime + 1000)
+    assert "silent" in str(service.unready())
 
 
 async def test_a_batch_counts_as_many_answers_as_it_has(session: ClientSession, stage: Standing) -> None:

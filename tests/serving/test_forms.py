@@ -6,9 +6,10 @@ import pytest
 from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from keyturn.contract.errors import MalformedInput
-from serving.forms import read_form, read_json
+from serving.forms import LONGEST_NAME, LONGEST_VALUE, MOST_FIELDS, read_form, read_idempotency_key, read_json
 from serving.problems import OAuthError
 
 FORM = "application/x-www-form-urlencoded"
@@ -68,3 +69,40 @@ async def test_a_json_body_is_one_object_with_each_member_once() -> None:
             await read_json(request(body, "application/json"))
     with pytest.raises(web.HTTPUnsupportedMediaType):
         await read_json(request(b"{}", FORM))
+
+
+async def test_what_just_fits_is_taken() -> None:
+    """Limits are promised in the description: 64 fields, names of 64 characters, values of 16 KiB."""
+    fields = [b"n%d=1" % number for number in range(MOST_FIELDS - 2)]
+    sent = b"&".join([*fields, b"n" * LONGEST_NAME + b"=1", b"v=" + b"x" * LONGEST_VALUE])
+    form = await read_form(request(sent))
+    assert (len(form), len(form["v"])) == (MOST_FIELDS, LONGEST_VALUE)
+    with pytest.raises(OAuthError):
+        await read_form(request(sent + b"&one=more"))
+    for charset in ("utf-8", "UTF-8", "us-ascii"):
+        assert await read_form(request(b"a=1", f"{FORM}; charset={charset}")) == {"a": "1"}
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=latin-1", "text/json", None])
+async def test_json_of_another_type_is_415(kind: str | None) -> None:
+    """Checklist, every endpoint; RFC 9110, 15.5.16 and RFC 8259, 8.1: JSON is UTF-8."""
+    with pytest.raises(web.HTTPUnsupportedMediaType):
+        await read_json(request(b"{}", kind))
+    assert await read_json(request(b"{}", "application/json; charset=UTF-8")) == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ([], None), (["x" * 128], "x" * 128), (["!~"], "!~"), ([""], ValueError), (["x" * 129], ValueError),
+        (["a", "a"], ValueError), (["a b"], ValueError), (["a\x7f"], ValueError), (["\xe9"], ValueError),
+    ],
+)  # fmt: skip
+def test_an_idempotency_key_stands_once_and_is_visible(keys: list[str], told: object) -> None:
+    """By two keys an order would be recognised by one reader as done and by the next as new."""
+    asked = make_mocked_request("POST", "/", headers=CIMultiDict([("Idempotency-Key", key) for key in keys]))
+    if told is ValueError:
+        with pytest.raises(MalformedInput):
+            read_idempotency_key(asked)
+    else:
+        assert read_idempotency_key(asked) == told

@@ -155,4 +155,5 @@ def test_a_page_is_framed_by_nobody_and_runs_nothing() -> None:
     assert headers["Content-Security-Policy"] == "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
     assert (headers["X-Frame-Options"], headers["Referrer-Policy"]) == ("DENY", "no-referrer")
     assert (headers["Content-Type"], body) == ("text/plain; charset=utf-8", b"Bad Request: <script>\n")
-    assert read(answer_status(503, Style.PAGE))[2] == b"Service Unavailable\n"
+    _, headers, body = read(answer_status(503, Style.PAGE))
+    assert (headers["Retry-After"], body) == ("1", b"Service Unavailable\n")
