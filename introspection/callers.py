@@ -6,7 +6,6 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from introspection.judge import Judge
-from keyturn.contract.tokens import LARGEST_TOKEN_BYTES
 from keyturn.contract.trust import Client
 from keyturn.verifier.verdict import Kind, Verdict
 from serving.authentication import Authenticator, Caller, read_bearer
@@ -61,9 +60,7 @@ class Callers:
 
     async def _by_token(self, request: web.Request, token: str) -> Caller:
         trust = self._parts.replica.trust
-        verdict = Verdict(Kind.INACTIVE, "oversized", self._parts.state())
-        if len(token) <= LARGEST_TOKEN_BYTES:
-            verdict = await self._judge.judge(token, self._ourselves)
+        verdict = await self._judge.judge(token, self._ourselves)
         if verdict.kind is Kind.UNKNOWN:
             raise Busy("whether this token may introspect cannot be said now")
         claims = verdict.claims

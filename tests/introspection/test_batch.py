@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from introspection.batch import MOST_TOKENS
+from introspection.batch import MOST_TOKENS, render_batch
 from keyturn import entropy
 from keyturn.contract.selectors import SelectorKind
+from keyturn.verifier.freshness import State
+from keyturn.verifier.verdict import Kind, Verdict
 from tests.building import CLIENT, RESOURCE, SECRETS, FickleRedis, Standing, basic, new_access_token
 from tests.introspection.conftest import OTHER, Answer, Ask
 from tests.introspection.test_introspect import unusable
@@ -79,6 +81,17 @@ async def test_a_batch_of_which_one_cannot_be_judged_is_answered_503(
     answer = await ask_all(tokens)
     assert (answer.status, answer.body) == (503, b'{"error":"temporarily_unavailable"}')
     assert answer.headers["Retry-After"] == "1"
+
+
+def test_one_unknown_among_many_leaves_nothing_to_be_said_of_any() -> None:
+    """Checklist (6): a refresh token's family and a record are read apart, so that one may fail where others do not."""
+    known = [Verdict(Kind.INACTIVE, "x", State.FRESH), Verdict(Kind.ACTIVE, "active", State.FRESH, {"sub": "alice"})]
+    unknown = Verdict(Kind.UNKNOWN, "store_unavailable", State.FRESH)
+    for verdicts in ([unknown, *known], [*known, unknown], [known[0], unknown, known[1]]):
+        answer = render_batch(verdicts)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.body == b'{"error":"temporarily_unavailable"}'
+    assert render_batch(known).status == 200
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+import pytest
+
+from keyturn.contract.encoding import b64url, encode_json
+from keyturn.contract.keys import Revoked
 from tests.authorization.signer import FakeSigner
 from tests.building import Standing
 from tests.introspection.conftest import Ask
@@ -45,7 +49,7 @@ async def test_a_phantom_takes_over_what_the_record_says_of_the_grant_and_nothin
 
 
 async def test_a_phantom_is_kept_for_half_a_minute_and_for_half_of_what_is_left_of_it(
-    ask: Ask, stage: Standing, signer: FakeSigner, monkeypatch: Any
+    ask: Ask, stage: Standing, signer: FakeSigner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever gets it still has time to use it: one that ends at once would be refused at the API's next door."""
     now = stage.parts.clock.boottime()
@@ -67,3 +71,37 @@ async def test_a_phantom_that_the_signer_made_too_short_is_none(ask: Ask, stage:
     """A token that has ended when it is handed out would be an answer that no API takes."""
     signer.longest_seconds = -1.0
     assert (await ask(await stage.put_opaque(), accept=PHANTOM)).body == b'{"active":false}'
+
+
+async def test_an_answer_that_was_signed_while_the_keys_changed_is_not_kept(
+    ask: Ask, stage: Standing, signer: FakeSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 9701, 8.1: a resource server would refuse the key that was revoked meanwhile, for as long as it is kept."""
+    now, changes = stage.parts.clock.boottime(), ["one"]
+    monkeypatch.setattr(stage.parts.clock, "boottime", lambda: now)
+    token, other = await stage.put_opaque(), await stage.put_opaque()
+
+    async def revoke() -> None:
+        if changes:
+            changes.pop()
+            fresh = stage.world.first_key()
+            await stage.publish(Revoked(kid=stage.world.signing_kid, reason="stolen"), *fresh)
+            await ask(token, accept=SIGNED)  # Whoever asks now, the new key set is known to what is kept.
+
+    monkeypatch.setattr(signer, "meanwhile", revoke)
+    await ask(other, accept=SIGNED)
+    signed = len(signer.batches)
+    for _ in range(2):  # Once more, and then it is kept.
+        await ask(other, accept=SIGNED)
+    assert len(signer.batches) == signed + 1
+
+
+@pytest.mark.parametrize("payload", [None, "", "{}", '{"exp":null}', '{"exp":"soon"}', "[]", "\N{SNOWMAN}", "{"])
+async def test_what_the_signer_gives_that_is_no_token_is_503(
+    ask: Ask, stage: Standing, signer: FakeSigner, payload: str | None
+) -> None:
+    """Checklist (6), RFC 9110, 15.6.4: the key service's trouble is neither "inactive" nor a stack trace."""
+    made = "no-token" if payload is None else f"e30.{b64url(payload.encode())}.e30"
+    signer.answer = encode_json({"tokens": [made]})
+    answer = await ask(await stage.put_opaque(), accept=PHANTOM)
+    assert (answer.status, answer.body) == (503, b'{"error":"temporarily_unavailable"}')
