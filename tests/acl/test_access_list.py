@@ -125,7 +125,8 @@ ALLOWED: list[tuple[str, set[str]]] = [
     (f"evalsha {'0' * 40} 2 keyturn:streams:x:progress keyturn:streams:x:dead", REVOCATIONS),
     ("del keyturn:streams:x:turn", REVOCATIONS),
     ("expire keyturn:streams:x:progress 1", NOBODY),
-    # Clients' assertions that were used: who authenticates clients notes them, and nobody looks or forgets.
+    # Clients' assertions that were used: who authenticates clients notes them, and nobody looks. (To forget one takes a
+    # mark over it that runs out at once: no access list knows NX.)
     (f"set {ASSERTION} x nx px 1000", CLIENT_FACING),
     (f"set {ASSERTION} x get", NOBODY),
     (f"get {ASSERTION}", NOBODY),
