@@ -7,7 +7,9 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from fakeredis import FakeAsyncRedis
 
-from keyturn.contract.credentials import secret_hash
+from keyturn import entropy
+from keyturn.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential, secret_hash
+from keyturn.contract.errors import ReplicaExpired
 from keyturn.contract.trust import Client
 from serving.authentication import LONGEST_CLIENT_ID, Authenticator, require_admin
 from serving.failures import OF_ADDRESS
@@ -104,3 +106,37 @@ async def test_a_secret_of_any_length_is_compared_whole(stage: Standing) -> None
     """What begins with the secret is not the secret."""
     authenticator = Authenticator(stage.parts)
     await fail(authenticator, request("192.0.2.1", CLIENT, SECRETS[CLIENT] + "x" * 4000))
+
+
+async def test_an_operator_s_token_is_one_of_an_operator_s_client_for_that_very_scope(stage: Standing) -> None:
+    """RFC 6750, 3.1: what only looks like it opens nothing, whoever wrote the record; the scheme has no case.
+
+    A client that lost the scope is refused though its token has it still; a code is no token, whatever stands there.
+    """
+    admin = {"client_id": ADMIN, "sub": ADMIN, "scope": "keyturn:admin", "aud": "keyturn:admin"}
+    code = make_credential(CredentialKind.CODE, entropy.token_bytes(RANDOM_BYTES))
+    await stage.records.put(code, stage.world.claims(**admin), expires_at=stage.world.clock.now() + 60)
+    for token, status in (
+        (code, 401),
+        (await stage.put_opaque(**{**admin, "client_id": CLIENT, "sub": CLIENT}), 401),
+        (await stage.put_opaque(**{**admin, "scope": "keyturn:administrator"}), 403),
+        (await stage.put_opaque(**{**admin, "scope": "read xkeyturn:admin"}), 403),
+    ):
+        asked = make_mocked_request("POST", "/keys/rotate", headers={"Authorization": f"Bearer {token}"})
+        with pytest.raises(BearerError) as caught:
+            await require_admin(asked, stage.records, stage.parts)
+        assert caught.value.status == status
+    good = await stage.put_opaque(**{**admin, "scope": "read keyturn:admin"})
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        asked = make_mocked_request("POST", "/keys/rotate", headers={"Authorization": f"{scheme} {good}"})
+        assert (await require_admin(asked, stage.records, stage.parts))["client_id"] == ADMIN
+
+
+async def test_where_nothing_can_be_said_no_token_is_called_bad(stage: Standing) -> None:
+    """RFC 9110, 15.6.4: an operator must not throw his token away because the feed is silent."""
+    clock = stage.parts.clock
+    assert isinstance(clock, HastyClock)
+    clock.advance(901)
+    asked = make_mocked_request("POST", "/keys/rotate", headers={"Authorization": "Bearer nonsense"})
+    with pytest.raises(ReplicaExpired):
+        await require_admin(asked, stage.records, stage.parts)
