@@ -295,6 +295,28 @@ async def test_what_was_foreseen_is_logged_with_its_reason_and_is_no_unexpected_
     assert "sample.signer" in lines[0]["reason"]
 
 
+async def test_each_request_is_counted_by_its_route_and_probes_write_no_line(
+    client: ClientSession, log: StringIO
+) -> None:
+    """A label that a stranger chooses would fill the metrics; a line for each probe would fill the log."""
+    for path in ("/healthz", "/readyz", "/metrics"):
+        async with client.get(path) as answer:
+            assert answer.status == 200
+    for kind in ("application/x-www-form-urlencoded", "application/json"):
+        async with client.post("/echo", data=b"a=b", headers={"Content-Type": kind}) as answer:
+            await answer.read()
+    async with client.delete("/kt_at_path") as answer:
+        assert answer.status == 404
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    told = [(one["method"], one["path"], one["status"]) for one in lines if one["event"] == "request"]
+    assert told == [("POST", "/echo", 200), ("POST", "/echo", 415), ("?", "?", 404)]
+    assert all(0 < one["ms"] < 10_000 for one in lines if one["event"] == "request")
+    async with client.get("/metrics") as answer:
+        shown = await answer.text()
+    for path, status in (("/echo", 200), ("/echo", 415), ("?", 404), ("/metrics", 200)):
+        assert f'keyturn_http_request_seconds_count{{path="{path}",status="{status}"}} 1.0' in shown
+
+
 async def test_a_busy_port_is_a_configuration_error(stage: Standing, client: ClientSession) -> None:
     """The second process on a port says so and ends with 2, instead of a stack trace."""
     port = client._base_url.port if client._base_url else 0
