@@ -150,5 +150,6 @@ async def test_who_was_asked_for_more_than_he_answers_fails_them_all() -> None:
         return list(numbers)[1:]
 
     gathering = Gathering(short, most_together=8)
-    outcomes = await asyncio.gather(*(gathering.ask(number) for number in range(3)), return_exceptions=True)
+    asked = [gathering.ask(number) for number in range(3)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
     assert isinstance(outcomes[2], ValueError)

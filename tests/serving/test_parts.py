@@ -170,6 +170,7 @@ async def test_each_waits_for_the_place_that_he_was_told(stage: Standing, monkey
     assert (await asked[0])[1] >= 1
     assert await asked[2] == (1, 2)
     assert not stage.parts._flights
+    assert not stage.parts._waiting
 
 
 async def test_a_stale_replica_is_relied_on_still_and_time_does_not_go_back(

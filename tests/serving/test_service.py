@@ -267,6 +267,7 @@ async def test_no_answer_is_cached_or_names_the_server(client: ClientSession) ->
         async with client.post(path, data={"a": "b"}) as answer:
             assert answer.headers["Cache-Control"] == "no-store"
             assert "Server" not in answer.headers
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 async def test_each_request_is_one_log_line_without_query_body_or_secret(client: ClientSession, log: StringIO) -> None:
