@@ -84,12 +84,14 @@ async def test_an_answer_that_was_signed_while_the_keys_changed_is_not_kept(
     async def revoke() -> None:
         if changes:
             changes.pop()
-            fresh = stage.world.first_key()
-            await stage.publish(Revoked(kid=stage.world.signing_kid, reason="stolen"), *fresh)
-            await ask(token, accept=SIGNED)  # Whoever asks now, the new key set is known to what is kept.
+            kid, fresh = stage.world.signing_kid, stage.world.first_key()
+            await stage.publish(Revoked(kid=kid, reason="stolen"), *fresh)
+            assert (
+                await ask(token, accept=SIGNED)
+            ).status == 200  # Whoever asks now, the new key set is known to what is kept.
 
     monkeypatch.setattr(signer, "meanwhile", revoke)
-    await ask(other, accept=SIGNED)
+    assert (await ask(other, accept=SIGNED)).status == 200
     signed = len(signer.batches)
     for _ in range(2):  # Once more, and then it is kept.
         await ask(other, accept=SIGNED)
