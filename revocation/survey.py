@@ -89,5 +89,5 @@ class Survey:
 
     def _is_live(self, claims: dict[str, object]) -> bool:
         expiry, replica = claims.get("exp"), self._replica
-        expired = isinstance(expiry, int | float) and expiry <= self._clock.now()
+        expired = isinstance(expiry, int | float) and expiry <= replica.no_earlier(self._clock.now())
         return not expired and not replica.revokes(replica.names(claims))

@@ -12,6 +12,7 @@ from keyturn.contract.encoding import encode_json
 from keyturn.contract.envelope import StatementType
 from keyturn.contract.errors import ForgedSignature, UnknownKind
 from keyturn.contract.jwk import load_public
+from keyturn.contract.keys import Published, Use
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
 from keyturn.contract.snapshots import MOST_CHUNKS, MOST_SECTIONS, Section
@@ -24,7 +25,7 @@ ENTRY = Entry(selector=Selector(iss="i", kind=SelectorKind.JTI, value="a"), unti
 EVENT = e.RevocationsEvent(**PLACE, previous="p", id="x", entries=(ENTRY,))
 SNAPSHOT = e.RevocationsSnapshot(**PLACE, sections=(Section(hash_key=bytes(16)),))
 CHUNK = ["x" * 43, 1, 1]
-DEEP = b'{"lane": "revocations", "entries": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
 def section(number: int = 0, *, size: int = 16, **more: Any) -> dict[str, Any]:
@@ -76,7 +77,16 @@ def test_what_is_nested_without_an_end_is_unreadable_and_nothing_worse(open_: Ca
     """A stolen role key must not end the readers; the follower lives through UnknownKind alone."""
     typ = {e.open_event: StatementType.EVENT, e.open_head: StatementType.HEAD}.get(open_, StatementType.SNAPSHOT)
     with pytest.raises(UnknownKind):
-        open_(KEY.sign(typ, DEEP), Lane.REVOCATIONS, SIGNERS)
+        open_(KEY.sign(typ, b'{"lane": "revocations", "entries": ' + DEEP + b"}"), Lane.REVOCATIONS, SIGNERS)
+
+
+def test_a_key_that_is_nested_without_an_end_is_unreadable_and_nothing_worse() -> None:
+    """A JWK may have members of any kind (RFC 7517, 4), so that only the reader's own depth is in its way."""
+    published = Published(kid="k", alg="ES256", jwk={"x": "deep"}, use=Use.ACCESS, token_seconds=300.0)
+    payload = encode_json(msgspec.to_builtins(e.KeysEvent(**PLACE, previous="p", id="x", changes=(published,))))
+    assert e.open_event(KEY.sign(StatementType.EVENT, payload), Lane.KEYS, SIGNERS)
+    with pytest.raises(UnknownKind):
+        e.open_event(KEY.sign(StatementType.EVENT, payload.replace(b'"deep"', DEEP)), Lane.KEYS, SIGNERS)
 
 
 def test_a_statement_is_opened_as_what_it_was_signed_as() -> None:

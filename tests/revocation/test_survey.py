@@ -100,12 +100,14 @@ async def test_a_grant_counts_once_and_of_its_refresh_tokens_the_good_one(archiv
 async def test_what_has_expired_or_is_revoked_already_is_not_live(archive: Archive) -> None:
     """It would not be ended by this revocation."""
     now = archive.world.clock.now()
-    await archive.keep(1, exp=now - 1)
+    await archive.keep(1, exp=now - 10, grant_id=entropy.uuid7(now - 50))  # Named, and yet not live.
     whole = archive.entry(SelectorKind.SUBJECT, "alice", before=now)
     assert await archive.survey.count(whole) == (2, 4, 6, True)
     publisher = archive.world.publisher(Lane.REVOCATIONS, archive.member)
     await publisher.append([archive.entry(SelectorKind.SESSION, "s-1")])
     assert await archive.survey.count(whole) == (1, 1, 6, True)
+    archive.world.clock.set_wall(now - 3600)  # type: ignore[attr-defined]
+    assert await archive.survey.count(whole) == (1, 1, 6, True), "a clock that was set back brings nothing back to life"
 
 
 async def test_a_count_that_reaches_its_limits_says_that_it_is_not_complete(
