@@ -289,6 +289,8 @@ async def test_who_gives_up_waiting_takes_nobody_along(office: Office, monkeypat
     orders, entry = office.service._routes._orders, office.stage.world.entry(SelectorKind.JTI, "a")
     leaving, staying = [asyncio.create_task(orders.carry_out(entry, MARK, report=False)) for _ in range(2)]
     await eventually(lambda: office.service._writer._flight is not None)
+    with pytest.raises(KeyReused):  # It says something else, and must not be answered by what this one says.
+        await asyncio.wait_for(orders.carry_out(entry, Mark(MARK.key, "another."), report=False), 5)
     leaving.cancel()
     gate.set()
     assert (await staying).place == (1, 1)
