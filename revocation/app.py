@@ -139,7 +139,8 @@ class RevocationService:
             )  # fmt: skip
         return StatusLists(
             parts, listings=listings_of(settings, parts.redis), records=records, signer=self._signer,
-            ttl_seconds=own.ttl, keep_seconds=2 * parts.skew_seconds + LISTS_OUTLAST_SECONDS,
+            ttl_seconds=own.ttl, token_seconds=settings.section(RotationSettings).token,
+            keep_seconds=2 * parts.skew_seconds + LISTS_OUTLAST_SECONDS,
         )  # fmt: skip
 
     def unready(self) -> str | None:

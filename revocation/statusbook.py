@@ -1,17 +1,16 @@
 """Which of the listed tokens are revoked: tokens that were written down, joined with the revocations that are held."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from keyturn import entropy
-from keyturn.contract.selectors import Entry, SelectorKind, hashed, names_of
-from keyturn.contract.statuslists import SIZE, ListedToken, StatusList
+from keyturn.contract.selectors import Entry, SelectorKind, TokenNames, hashed
+from keyturn.contract.statuslists import SIZE, ListedToken, StatusList, listed_names
 from keyturn.verifier.replica import Replica
 
 MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. 250 to 350 bytes each.
 _AT_ONCE: Final = 4096  # Bits that are looked at in one step.
-_HASH_KEY_BYTES: Final = 16
+_TAKEN_AT_ONCE: Final = 32  # Tokens: half a millisecond.
 _NOBODY: Final = float("-inf")  # The moment where no token stands.
 _NONE: Final[tuple[int, ...]] = ()
 
@@ -19,36 +18,37 @@ _NONE: Final[tuple[int, ...]] = ()
 class Listing:
     """One list: its bits, and which of its tokens each selector would name."""
 
-    __slots__ = ("_granted", "_named", "ends", "statuses", "tokens")
+    __slots__ = ("_granted", "_named", "ends", "key", "statuses", "tokens")
 
-    def __init__(self, size: int = SIZE) -> None:
+    def __init__(self, key: bytes, size: int = SIZE) -> None:
+        self.key = key  # Under which its tokens' names are hashed.
         self.statuses = StatusList(size)
         self.ends, self.tokens = 0.0, 0  # When the last of its tokens expires (Unix seconds), and how many there are.
         # By name: one index, or all of them. Cutoffs compare the moment of the grant, by index.
         self._named: dict[int, int | array[int]] = {}
         self._granted = array("d", [_NOBODY]) * size
 
-    def has(self, token: ListedToken, jti: int) -> bool:
-        """Say whether this very token was taken in; `jti` is its name."""
-        return token.index in self._indices(jti)
-
-    def add(self, token: ListedToken, names: Iterable[int], granted_at: float) -> None:
-        """Take a token in; raises MalformedInput for an index out of range.
+    def add(self, token: ListedToken, names: TokenNames) -> None:
+        """Take a token in, once; raises MalformedInput for an index out of range.
 
         Of two at one index, which a store that lost its lease may bring about, either's revocation sets the bit.
         """
-        self.statuses.is_set(token.index)
-        held_moment = self._granted[token.index]
-        self._granted[token.index] = granted_at if held_moment == _NOBODY else min(granted_at, held_moment)
-        self.ends, self.tokens = max(self.ends, token.exp), self.tokens + 1
-        for name in names:
-            held = self._named.get(name)
-            if held is None:
-                self._named[name] = token.index
-            elif isinstance(held, int):
-                self._named[name] = array("I", (held, token.index))
+        index, named, granted = token.index, self._named, self._granted
+        jti = names.exact[0]
+        if jti in named and index in self._indices(jti):
+            return
+        self.statuses.is_set(index)
+        granted[index] = names.granted_at if granted[index] == _NOBODY else min(names.granted_at, granted[index])
+        self.tokens += 1
+        self.ends = max(self.ends, token.exp)
+        for name in (*names.exact, *names.cutoffs[1:]):  # The first of these is "everything".
+            held = named.setdefault(name, index)
+            if held is index:
+                continue  # Nobody else is called so.
+            if isinstance(held, int):
+                named[name] = array("I", (held, index))
             else:
-                held.append(token.index)
+                held.append(index)
 
     def revoke(self, name: int, before: float = float("inf")) -> Iterator[None]:
         """Set the bits of all tokens of a name whose grants lie before a moment, in bounded steps."""
@@ -81,7 +81,6 @@ class StatusBook:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._key = entropy.token_bytes(_HASH_KEY_BYTES)  # Of this process alone: no one can choose colliding names.
         self.listings: dict[str, Listing] = {}
 
     @property
@@ -89,31 +88,38 @@ class StatusBook:
         """Count the listed tokens."""
         return sum(listing.tokens for listing in self.listings.values())
 
-    def take(self, name: str, tokens: Iterable[ListedToken]) -> Iterator[None]:
-        """Take in tokens of a list, one a step; who was taken in before is held against the replica once more.
+    def take(self, name: str, tokens: Sequence[ListedToken]) -> Iterator[None]:
+        """Take in tokens of a list, a few a step; who was taken in before is held against the replica once more.
 
         Raises MalformedInput for an index that no list has.
         """
-        issuer, replica = self._replica.issuer, self._replica
+        for start in range(0, len(tokens), _TAKEN_AT_ONCE):
+            self._take(name, tokens[start : start + _TAKEN_AT_ONCE])
+            yield
+
+    def _take(self, name: str, tokens: Sequence[ListedToken]) -> None:
+        replica = self._replica
+        known = [(index.key, listed_names(tokens, replica.issuer, key=index.key)) for index in replica.indexes]
         listing = self.listings.get(name)
         if listing is None:
-            listing = self.listings[name] = Listing()
-        for token in tokens:
-            claims = token.claims(issuer)
-            mine = names_of(claims, key=self._key)
-            if not listing.has(token, mine.exact[0]):
-                listing.add(token, (*mine.exact, *mine.cutoffs[1:]), mine.granted_at)  # The first is "everything".
-            if replica.revokes(replica.names(claims)):
+            # By the replica's own key the names of a token are worked out once for both, until there is another epoch.
+            listing = self.listings[name] = Listing(replica.indexes[0].key)
+        mine = dict(known).get(listing.key) or listed_names(tokens, replica.issuer, key=listing.key)
+        by_token = zip(*(names for _, names in known), strict=True)
+        for token, own, names in zip(tokens, mine, by_token, strict=True):
+            listing.add(token, own)
+            if replica.revokes(names):
                 listing.statuses.set(token.index)
-            yield
 
     def revoke(self, entry: Entry) -> Iterator[None]:
         """Set the bits of all tokens that a new revocation names, in bounded steps."""
         selector = entry.selector
         if selector.iss != self._replica.issuer:
             return
-        name = hashed(self._key, selector.kind, selector.iss, selector.value)
+        key, name = b"", 0
         for listing in [*self.listings.values()]:
+            if listing.key != key:
+                key, name = listing.key, hashed(listing.key, selector.kind, selector.iss, selector.value)
             if selector.before is None:
                 yield from listing.revoke(name)
             elif selector.kind is SelectorKind.ALL:

@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -16,15 +16,17 @@ from keyturn.contract.errors import (
     StoreUnavailable,
     TrustError,
 )
-from keyturn.contract.events import RevocationsEvent, open_event
+from keyturn.contract.events import Event, RevocationsEvent, open_event
 from keyturn.contract.keys import Phase
 from keyturn.contract.positions import Lane
 from keyturn.contract.purposes import STATUS_LIST
 from keyturn.contract.revocations import RevocationIndex
 from keyturn.contract.statuslists import PATH, list_claims, list_uri
-from revocation.statusbook import MOST_TOKENS, Listing, StatusBook
+from revocation.statusbook import Listing, StatusBook
+from revocation.statusrows import StatusRows
+from revocation.turns import Turns
 from serving.gathering import Gathering
-from serving.listings import MOST_ROWS, Listings, Row
+from serving.listings import Listings
 from serving.parts import Parts
 from serving.problems import Busy, NotFound
 from serving.records import RecordStore
@@ -32,13 +34,7 @@ from serving.signing import Signer
 
 LOOK_AGAIN_SECONDS: Final = 1.0
 MOST_ASKING: Final = 4096
-MOST_UNREADABLE: Final = 256  # Lists with a row that cannot be opened, beside those that are known.
-ROW_UNREADABLE: Final = "status_row_unreadable"
 TOO_MANY: Final = "too_many_listed_tokens"
-_STEPS_AT_ONCE: Final = 8  # Of the book's; a step is up to 4,096 bits, mostly one.
-_TAKEN_AT_ONCE: Final = (
-    4  # Tokens that are taken in, of however many rows: others have ten and more turns for a request.
-)
 _ETAG_BYTES: Final = 15
 
 
@@ -65,20 +61,25 @@ class StatusLists:
         records: RecordStore,
         signer: Signer,
         ttl_seconds: float,
+        token_seconds: float,
         keep_seconds: float,
     ) -> None:
-        """Use a store and a signer; a list is kept for `keep_seconds` after its last token has expired."""
+        """Use a store and a signer; a list is kept for `keep_seconds` after its last token has expired.
+
+        A token lives for at most `token_seconds`.
+        """
         self.ttl_seconds = ttl_seconds
-        self._parts, self._listings, self._records, self._signer = parts, listings, records, signer
+        self._parts, self._records, self._signer = parts, records, signer
         self._keep_seconds = keep_seconds
+        self._turns = Turns(parts.clock)
         self._book = StatusBook(parts.replica)
+        self._rows = StatusRows(
+            parts, listings=listings, book=self._book, turns=self._turns, doubt_seconds=token_seconds + keep_seconds
+        )
         self._signed: dict[str, SignedList] = {}
         self._signing: dict[str, asyncio.Lock] = {}
-        self._unreadable: dict[str, float] = {}  # Lists of which a row cannot be opened, and until when that counts.
-        # Up to where rows were read, and the feed was joined with them: a place in these indexes.
-        self._after: bytes | None = None
-        self._taken = 0
         self._forgot_at = 0.0
+        # Up to where the feed was joined with the book: a place in these indexes.
         self._place = (0, 0)
         self._indexes: tuple[RevocationIndex, ...] = ()
         self._current: Gathering[None, None] = Gathering(
@@ -87,6 +88,10 @@ class StatusLists:
         metrics = parts.metrics
         metrics.read_gauge("keyturn_status_lists", "Status lists of live tokens.", lambda: len(self._book.listings))
         metrics.read_gauge("keyturn_status_list_tokens", "Tokens that they speak of.", lambda: self._book.tokens)
+        metrics.read_gauge(
+            "keyturn_status_lists_unread_seconds", "How far rows are read, while lists wait for all of them.",
+            lambda: self._rows.unread_seconds,
+        )  # fmt: skip
         self._count = metrics.counter("keyturn_status_lists_signed", "Status lists that were signed.")
 
     async def run(self) -> None:
@@ -114,7 +119,7 @@ class StatusLists:
         StoreUnavailable, FeedUnavailable, ReplicaExpired, SignerUnavailable, SignerMissing or Busy.
         """
         await self._current.ask(None)
-        if name in self._unreadable:
+        if name in self._rows.unreadable:
             raise StoreUnavailable("a row of this list cannot be opened; compare the records.key_file of the services")
         listing = self._book.listings.get(name)
         if listing is None:
@@ -151,74 +156,50 @@ class StatusLists:
         parts = self._parts
         parts.require_replica()
         await parts.reach(await self._records.positions())
-        target = parts.replica.place(Lane.REVOCATIONS)
-        while self._indexes != parts.replica.indexes or self._place < target:
-            await self._join()
         if parts.clock.now() < self._forgot_at:
-            self._after = None  # The clock was ahead: what it let go of may be alive.
+            self._rows.begin_anew()  # The clock was ahead: what it let go of may be alive.
             self._forgot_at = 0.0
-        await self._read_rows()
-        if self._book.tokens > MOST_TOKENS:
-            raise Busy(f"more than {MOST_TOKENS} live tokens are listed")
+        await self._rows.read(self._join)
         return [None] * len(asking)
 
     async def _join(self) -> None:
-        """Hold the revocations that came since against the book: one by one, or all where the replica made a jump."""
-        replica, lane = self._parts.replica, Lane.REVOCATIONS
-        place = replica.place(lane)
-        jumped = self._indexes != replica.indexes or self._place[0] != place[0]
-        events = [] if jumped or not self._book.listings or self._place == place else self._events()
-        if jumped or events is None:
-            self._indexes, self._place, self._after = replica.indexes, place, None
-            await self._read_rows()  # Each token is held against the replica as it is taken in.
+        """Hold the revocations that came since against the book; all rows are read anew where the replica jumped."""
+        replica, place = self._parts.replica, self._parts.replica.place(Lane.REVOCATIONS)
+        if self._indexes == replica.indexes and self._place == place:
             return
-        for event in events:
-            for entry in event.entries:
-                for number, _ in enumerate(self._book.revoke(entry)):
-                    if number % _STEPS_AT_ONCE == _STEPS_AT_ONCE - 1:
-                        await self._parts.clock.sleep(0)
-            self._place = (event.epoch, event.sequence)
-            await self._parts.clock.sleep(0)
-        self._place = max(self._place, place)
+        since = self._since(place)
+        if since is None or not await self._hold(since):
+            self._indexes, self._place = replica.indexes, replica.place(Lane.REVOCATIONS)
+            self._rows.begin_anew()  # Each token is held against the replica as it is taken in.
+        else:
+            self._place = max(self._place, place)
 
-    def _events(self) -> list[RevocationsEvent] | None:
-        """Return the events since our place, None where the replica does not have all of them any more."""
-        replica, lane = self._parts.replica, Lane.REVOCATIONS
-        compacts = replica.tails[lane].after(self._place[1])
-        try:
-            events = [open_event(compact, lane, replica.trust.role(lane)).event for compact in compacts or ()]
-        except TrustError:  # The role has another key by now.
+    def _since(self, place: tuple[int, int]) -> list[bytes] | None:
+        """Return the events since our place, None where the replica jumped or does not have all of them any more."""
+        replica = self._parts.replica
+        if self._indexes != replica.indexes or self._place[0] != place[0]:
             return None
-        return None if compacts is None else [event for event in events if isinstance(event, RevocationsEvent)]
+        return replica.tails[Lane.REVOCATIONS].after(self._place[1]) if self._book.listings else []
 
-    async def _read_rows(self) -> None:
-        full = True
-        while full:
-            rows = await self._listings.read(self._after)
-            full = len(rows) == MOST_ROWS
-            if self._after is not None:
-                if not rows or rows[0].id != self._after:
-                    self._after, full = None, True  # It has run out, or the store has lost it: look at all there is.
-                    continue
-                rows = rows[1:]
-            for row in rows:
-                await self._take(row)
-                self._after = row.id
+    async def _hold(self, compacts: Sequence[bytes]) -> bool:
+        """Hold events against the book; say whether that could be: the role may have another key by now."""
+        replica, lane, turns = self._parts.replica, Lane.REVOCATIONS, self._turns
+        for compact in compacts:
+            try:
+                event = open_event(compact, lane, replica.trust.role(lane)).event
+            except TrustError:
+                return False
+            for _ in self._revoked(event):
+                if turns.is_over():
+                    await turns.give_way()
+            self._place = (event.epoch, event.sequence)
+        return True
 
-    async def _take(self, row: Row) -> None:
-        try:
-            if row.tokens is not None:
-                for _ in self._book.take(row.name, row.tokens):
-                    self._taken += 1
-                    if self._taken % _TAKEN_AT_ONCE == 0:
-                        await self._parts.clock.sleep(0)  # Others have their turn.
-                return
-        except MalformedInput:
-            pass  # An index that no list has: as good as unreadable.
-        if row.name not in self._unreadable:
-            self._parts.log.error(ROW_UNREADABLE)
-        if row.name in self._book.listings or len(self._unreadable) < MOST_UNREADABLE:
-            self._unreadable[row.name] = self._parts.clock.now() + self._keep_seconds
+    def _revoked(self, event: Event) -> Iterator[None]:
+        """Set the bits of all that an event names, in bounded steps."""
+        yield
+        for entry in event.entries if isinstance(event, RevocationsEvent) else ():
+            yield from self._book.revoke(entry)
 
     def _forget_expired(self) -> None:
         now = self._parts.clock.now()
@@ -227,8 +208,7 @@ class StatusLists:
         for name in (self._signed.keys() | self._signing.keys()) - self._book.listings.keys():
             self._signed.pop(name, None)  # One of them alone: it is being signed, or could not be.
             self._signing.pop(name, None)
-        for name in [name for name, until in self._unreadable.items() if until <= now]:
-            del self._unreadable[name]
+        self._rows.forget_expired(now)
 
 
 def _read_signed(token: str, version: int) -> SignedList:

@@ -62,11 +62,16 @@ class Lease(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Tokens that were written together; None if the row cannot be opened."""
+    """Tokens of a list that were written together, as they are sealed."""
 
     id: bytes
-    name: str
-    tokens: tuple[ListedToken, ...] | None
+    list: bytes
+    box: bytes
+
+    @property
+    def name(self) -> str:
+        """Return what the list is called."""
+        return self.list.decode("ascii", "replace")
 
 
 class Listings:
@@ -96,14 +101,11 @@ class Listings:
         """Return up to 256 rows from one on, itself included; all from the first on for None."""
         with stored():
             rows = await self._redis.xrange(ROWS_KEY, min=after or "-", max="+", count=MOST_ROWS)
-        return [self._open(row_id, fields) for row_id, fields in rows if fields is not None]
+        return [_row(row_id, fields) for row_id, fields in rows if fields is not None]
 
-    def _open(self, row_id: bytes, fields: Mapping[bytes, bytes]) -> Row:
-        name, box = fields.get(b"list", b""), fields.get(b"tokens", b"")
-        return Row(row_id, name.decode("ascii", "replace"), self._unsealed(name, box))
-
-    def _unsealed(self, name: bytes, box: bytes) -> tuple[ListedToken, ...] | None:
-        content = self._sealer.open(box, beside=name)
+    def opened(self, row: Row) -> tuple[ListedToken, ...] | None:
+        """Return the tokens of a row; None if it was written by others, for another list or under other keys."""
+        content = self._sealer.open(row.box, beside=row.list)
         try:
             return None if content is None else _TOKENS.decode(content)
         except (ValueError, msgspec.DecodeError):
@@ -112,3 +114,7 @@ class Listings:
     async def _run(self, script: Any, key: str, arguments: Sequence[str | bytes | int]) -> Any:
         with stored():
             return cast("Any", await script(keys=[key], args=arguments))
+
+
+def _row(row_id: bytes, fields: Mapping[bytes, bytes]) -> Row:
+    return Row(row_id, fields.get(b"list", b""), fields.get(b"tokens", b""))

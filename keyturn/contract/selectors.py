@@ -1,9 +1,11 @@
 """What a revocation names, and whether a token is among what it names."""
 
+import re
 import sys
 from array import array
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -14,6 +16,9 @@ from keyturn.contract.errors import InvalidSelector
 
 LONGEST_VALUE = 512
 _HASH_BYTES = 8
+_BEGUN_KNOWN = 128  # A key, a kind and an issuer each.
+_PARTIES_KNOWN = 1024  # Clients and audiences: few, and nearly every token has the same.
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")  # As we write them.
 
 
 class SelectorKind(StrEnum):
@@ -30,6 +35,7 @@ class SelectorKind(StrEnum):
 
 _NAMING = {kind.value: kind for kind in SelectorKind if kind is not SelectorKind.ALL}
 _EXACT = frozenset({SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION})
+_TOKENS_OWN = ((SelectorKind.JTI, "jti"), (SelectorKind.GRANT, "grant_id"), (SelectorKind.SESSION, "sid"))
 
 
 # Neither of these two can be part of a cycle, and they come by the thousand: the garbage collector need not know them.
@@ -91,24 +97,50 @@ def _name(members: Mapping[str, Any], member: str) -> str:
 
 def hashed(key: bytes, kind: SelectorKind, iss: str, value: str) -> int:
     """Return the keyed 64-bit hash under which replicas hold a selector; the key is the epoch's."""
-    text = "\0".join((kind, iss, value)).encode("utf-8", "surrogatepass")  # Cheaper than `kind.value`: each entry pays.
-    return int.from_bytes(blake2b(text, digest_size=_HASH_BYTES, key=key).digest(), "big")
+    one = _begun(key, kind, iss).copy()
+    one.update(value.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(one.digest(), "big")
 
 
 def hashed_all(key: bytes, selectors: Iterable[Selector]) -> "array[int]":
-    """Return the hashes of many selectors, as `hashed` gives them; what follow each other share the work on `iss`."""
-    kind, iss, begun, digests = None, None, blake2b(digest_size=_HASH_BYTES, key=key), []
+    """Return the hashes of many selectors, as `hashed` gives them; what follow each other share the look-up."""
+    kind, iss, begun, digests = None, None, blake2b(), []
     for selector in selectors:
         if selector.kind is not kind or selector.iss != iss:
             kind, iss = selector.kind, selector.iss
-            begun = blake2b(f"{kind}\0{iss}\0".encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES, key=key)
+            begun = _begun(key, kind, iss)
         one = begun.copy()
         one.update(selector.value.encode("utf-8", "surrogatepass"))
         digests.append(one.digest())
+    return _numbers(digests)
+
+
+def hashed_values(key: bytes, kind: SelectorKind, iss: str, values: Iterable[str]) -> "array[int]":
+    """Return the hashes of many names of one kind and issuer, as `hashed` gives them."""
+    begin, digests = _begun(key, kind, iss).copy, []
+    for value in values:
+        one = begin()
+        one.update(value.encode("utf-8", "surrogatepass"))
+        digests.append(one.digest())
+    return _numbers(digests)
+
+
+def _numbers(digests: Iterable[bytes]) -> "array[int]":
     names = array("Q", b"".join(digests))
     if sys.byteorder == "little":
         names.byteswap()
     return names
+
+
+@lru_cache(maxsize=_BEGUN_KNOWN)
+def _begun(key: bytes, kind: SelectorKind, iss: str) -> blake2b:
+    return blake2b(f"{kind}\0{iss}\0".encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES, key=key)
+
+
+@lru_cache(maxsize=_PARTIES_KNOWN)
+def hashed_party(key: bytes, kind: SelectorKind, iss: str, value: str) -> int:
+    """Return what `hashed` does, and remember it: for what nearly every token is called."""
+    return hashed(key, kind, iss, value)
 
 
 class TokenNames(msgspec.Struct, frozen=True, gc=False):
@@ -122,19 +154,24 @@ class TokenNames(msgspec.Struct, frozen=True, gc=False):
 
 def names_of(claims: Mapping[str, Any], *, key: bytes) -> TokenNames:
     """Return what revocations could call this token by; claims that are absent or not strings name nothing."""
-    iss = str(claims.get("iss", ""))
-    exact = tuple(hashed(key, kind, iss, value) for kind in (SelectorKind.JTI, SelectorKind.GRANT, SelectorKind.SESSION)
-                  if isinstance(value := claims.get(kind.value), str))  # fmt: skip
-    parties = [(kind, claims.get(kind.value)) for kind in (SelectorKind.SUBJECT, SelectorKind.CLIENT)]
-    audience = claims.get("aud")
-    parties += [(SelectorKind.AUDIENCE, one) for one in ([audience] if isinstance(audience, str) else audience or ())]
-    cutoffs = (hashed(key, SelectorKind.ALL, iss, ""),
-               *(hashed(key, kind, iss, value) for kind, value in parties if isinstance(value, str)))  # fmt: skip
-    grant = grant_moment(claims.get("grant_id"))
+    get = claims.get
+    iss = str(get("iss", ""))
+    exact = [hashed(key, kind, iss, value) for kind, member in _TOKENS_OWN if isinstance(value := get(member), str)]
+    cutoffs = [hashed_party(key, SelectorKind.ALL, iss, "")]
+    if isinstance(subject := get("sub"), str):
+        cutoffs.append(hashed(key, SelectorKind.SUBJECT, iss, subject))
+    if isinstance(client := get("client_id"), str):
+        cutoffs.append(hashed_party(key, SelectorKind.CLIENT, iss, client))
+    audience = get("aud")
+    for one in [audience] if isinstance(audience, str) else audience or ():
+        if isinstance(one, str):
+            cutoffs.append(hashed_party(key, SelectorKind.AUDIENCE, iss, one))
+    grant = grant_moment(get("grant_id"))
     if grant is not None:
-        return TokenNames(exact, cutoffs, grant, whole_seconds=False)
-    issued = claims.get("iat")
-    return TokenNames(exact, cutoffs, float(issued) if isinstance(issued, int | float) else 0.0, whole_seconds=True)
+        return TokenNames(tuple(exact), tuple(cutoffs), grant, whole_seconds=False)
+    issued = get("iat")
+    moment = float(issued) if isinstance(issued, int | float) else 0.0
+    return TokenNames(tuple(exact), tuple(cutoffs), moment, whole_seconds=True)
 
 
 def foreign_names_of(claims: Mapping[str, Any], mapped: Mapping[str, Any], *, key: bytes) -> TokenNames:
@@ -151,6 +188,8 @@ def grant_moment(grant_id: object) -> float | None:
     """Return the moment of sign-in that a version 7 UUID carries (Unix seconds, milliseconds exact), or None."""
     if not isinstance(grant_id, str):
         return None
+    if _UUID7.fullmatch(grant_id):
+        return int(grant_id[:8] + grant_id[9:13], 16) / 1000
     try:
         uuid = UUID(grant_id)
     except ValueError:

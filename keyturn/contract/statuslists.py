@@ -10,6 +10,14 @@ import msgspec
 
 from keyturn.contract.encoding import b64url
 from keyturn.contract.errors import MalformedInput
+from keyturn.contract.selectors import (
+    SelectorKind,
+    TokenNames,
+    grant_moment,
+    hashed_party,
+    hashed_values,
+    names_of,
+)
 
 SIZE: Final = 1 << 18  # Indices of a list: 32 KiB of bits, and herd enough to hide in.
 BITS: Final = 1  # A token is VALID (0) or INVALID (1); more would tell outsiders more (section 12.8).
@@ -80,7 +88,7 @@ class Shuffle:
         return left << _HALF_BITS | right
 
 
-class ListedToken(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class ListedToken(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A token that a list speaks of: its index, when it expires, and all that a revocation may call it by."""
 
     index: int
@@ -108,6 +116,30 @@ class ListedToken(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             "iss": issuer, "jti": self.jti, "grant_id": self.grant_id, "sid": self.sid, "sub": self.sub,
             "client_id": self.client_id, "aud": self.aud,
         }  # fmt: skip
+
+
+def listed_names(tokens: Sequence[ListedToken], issuer: str, *, key: bytes) -> list[TokenNames]:
+    """Return what `names_of` does of each token's claims, at a third of the cost: each kind of name is one column."""
+    moments = [moment for token in tokens if (moment := grant_moment(token.grant_id)) is not None]
+    if len(moments) < len(tokens):  # A grant without a moment is as old as can be.
+        return [names_of(token.claims(issuer), key=key) for token in tokens]
+    jtis = hashed_values(key, SelectorKind.JTI, issuer, [token.jti for token in tokens])
+    grants = hashed_values(key, SelectorKind.GRANT, issuer, [token.grant_id for token in tokens])
+    subjects = hashed_values(key, SelectorKind.SUBJECT, issuer, [token.sub for token in tokens])
+    sids = [token.sid for token in tokens if token.sid is not None]
+    sessions = iter(hashed_values(key, SelectorKind.SESSION, issuer, sids))
+    everything = hashed_party(key, SelectorKind.ALL, issuer, "")
+    return [
+        TokenNames(
+            (jti, grant) if token.sid is None else (jti, grant, next(sessions)),
+            (
+                everything, subject, hashed_party(key, SelectorKind.CLIENT, issuer, token.client_id),
+                *[hashed_party(key, SelectorKind.AUDIENCE, issuer, one) for one in token.aud],
+            ),
+            moment, whole_seconds=False,
+        )
+        for token, jti, grant, subject, moment in zip(tokens, jtis, grants, subjects, moments, strict=True)
+    ]  # fmt: skip
 
 
 def list_uri(issuer: str, name: str) -> str:

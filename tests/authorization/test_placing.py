@@ -76,7 +76,7 @@ async def test_those_who_ask_together_are_written_together(listings: Listings, r
     await asyncio.gather(*(one.note(place, claims(number)) for number, place in enumerate(places)))
     assert sum(written) == 100
     assert len(written) <= 3
-    tokens = [token for row in await listings.read(None) for token in row.tokens or ()]
+    tokens = [token for row in await listings.read(None) for token in listings.opened(row) or ()]
     assert tokens == [ListedToken.of(claims(number), place.idx) for number, place in enumerate(places)]
 
 
@@ -134,8 +134,9 @@ async def test_a_jwt_carries_its_place_and_verifiers_take_it(placed: ClientSessi
     assert told["status"].keys() == {"status_list"}
     named = told["status"]["status_list"]
     assert named.keys() == {"idx", "uri"}
-    [row] = await Listings(stage.redis, stage.record_keys).read(None)
-    assert row.tokens == (ListedToken.of(told, named["idx"]),)
+    listings = Listings(stage.redis, stage.record_keys)
+    [row] = await listings.read(None)
+    assert listings.opened(row) == (ListedToken.of(told, named["idx"]),)
     assert named["uri"] == f"{stage.world.issuer}/statuslists/{row.name}"
     assert stage.member.verifier.judge(token.encode(), policy()).kind is Kind.ACTIVE
 

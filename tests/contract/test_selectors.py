@@ -1,6 +1,9 @@
 """What a revocation names, how it is read, and when it may be forgotten."""
 
+from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -99,6 +102,57 @@ def test_a_name_of_the_greatest_length_is_one() -> None:
 def test_text_that_is_no_unicode_can_be_hashed() -> None:
     """A lonely surrogate in a foreign token must not raise."""
     assert hashed(KEY, SelectorKind.SUBJECT, ISSUER, "\ud800") != hashed(KEY, SelectorKind.SUBJECT, ISSUER, "\ud801")
+
+
+TEXTS = st.text(max_size=3) | st.sampled_from(["a", "\ud800", "\0", "a\0b"])
+CLAIMS = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("iss", "jti", "grant_id", "sid", "sub", "client_id"), TEXTS | st.none() | st.integers()),
+        "aud": TEXTS | st.lists(TEXTS | st.integers(), max_size=3) | st.none(), "iat": st.integers(0, 9),
+    },
+)  # fmt: skip
+
+
+@given(CLAIMS, st.sampled_from([KEY, b"other"]))
+def test_the_names_of_a_token_are_the_hashes_of_its_claims(claims: dict[str, Any], key: bytes) -> None:
+    """Snapshots and other versions hold these hashes: they are BLAKE2b of kind, issuer and value, whatever is kept."""
+
+    def plainly(kind: str, value: str) -> int:
+        text = "\0".join((kind, str(claims.get("iss", "")), value)).encode("utf-8", "surrogatepass")
+        return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big")
+
+    audience = claims.get("aud")
+    parties = [*((kind, claims.get(kind)) for kind in ("sub", "client_id"))]
+    parties += [("aud", one) for one in ([audience] if isinstance(audience, str) else audience or ())]
+    exact = [(kind, claims.get(kind)) for kind in ("jti", "grant_id", "sid")]
+    for _ in range(2):  # The second time from what is kept.
+        names = names_of(claims, key=key)
+        assert names.exact == tuple(plainly(kind, value) for kind, value in exact if isinstance(value, str))
+        assert names.cutoffs[0] == plainly("all", "")
+        assert names.cutoffs[1:] == tuple(plainly(kind, value) for kind, value in parties if isinstance(value, str))
+
+
+def uuid_of(number: int, version: int, variant: int) -> UUID:
+    """Return a UUID with that version and variant in its bits."""
+    return UUID(int=number & ~(15 << 76 | 3 << 62) | version << 76 | variant << 62)
+
+
+@given(
+    st.builds(uuid_of, st.integers(0, 2**128 - 1), st.sampled_from([4, 7, 7]), st.sampled_from([1, 2, 2, 3])),
+    st.sampled_from([str, lambda uuid: str(uuid).upper(), lambda uuid: uuid.hex, lambda uuid: f"{{{uuid}}}",
+                     lambda uuid: uuid.urn, lambda uuid: f"{uuid}\n", lambda uuid: str(uuid)[:-1] + "\u0663",
+                     lambda uuid: str(uuid).replace("0", "_")]),
+)  # fmt: skip
+def test_a_grants_moment_is_what_its_uuid_says(uuid: UUID, spelled: Callable[[UUID], str]) -> None:
+    """However it is spelled, and where it is none (RFC 9562, 5.7): the short way agrees with the library's reading."""
+    text = spelled(uuid)
+    try:
+        read = UUID(text)
+    except ValueError:
+        assert grant_moment(text) is None
+        return
+    assert grant_moment(text) == ((read.int >> 80) / 1000 if read.version == 7 else None)
 
 
 @given(st.floats(0, 2**38, allow_nan=False))

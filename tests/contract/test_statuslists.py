@@ -4,7 +4,7 @@ import base64
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from keyturn.contract.errors import MalformedInput
@@ -17,6 +17,7 @@ from keyturn.contract.statuslists import (
     StatusList,
     list_claims,
     list_uri,
+    listed_names,
     reference,
 )
 from tests.contract.statusdecoder import Unacceptable, status_in, status_of, unpacked
@@ -159,3 +160,30 @@ def test_a_listed_token_has_every_name_of_the_token(audience: list[str], sid: st
         claims["sid"] = sid
     listed = ListedToken.of(claims, 5).claims(ISSUER)
     assert names_of(listed, key=b"k" * 16) == names_of(claims, key=b"k" * 16)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["01890a5d-ac96-774b-bcce-b302099a8057", "018bcfe5-687b-7f0f-8e01-0123456789ab", "none"]),
+            st.text(max_size=3), st.none() | st.text(max_size=2), st.lists(st.sampled_from("abc"), max_size=3),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from([b"k" * 16, b"other"]),
+)  # fmt: skip
+def test_many_listed_tokens_have_the_names_that_each_has(
+    drawn: list[tuple[str, str, str | None, list[str]]], key: bytes
+) -> None:
+    """A list shows what verifiers say: by the same names, though they are worked out together."""
+    tokens = [
+        ListedToken(
+            index=index, exp=2000.0, jti=f"jti-{name}", grant_id=grant_id, sub=name, client_id=name, aud=tuple(aud),
+            sid=sid,
+        )
+        for index, (grant_id, name, sid, aud) in enumerate(drawn)
+    ]  # fmt: skip
+    each = [names_of(token.claims(ISSUER), key=key) for token in tokens]
+    assert listed_names(tokens, ISSUER, key=key) == each
+    event("without a moment" if any(names.whole_seconds for names in each) else "each has its moment")
+    event("some with sid" if len({token.sid is None for token in tokens}) > 1 else "all alike")

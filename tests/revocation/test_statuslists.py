@@ -13,7 +13,6 @@ import pytest
 from redis.asyncio import Redis
 
 from keyturn import entropy
-from keyturn.clock import SystemClock
 from keyturn.contract.encoding import decode_object, unb64url
 from keyturn.contract.envelope import StatementKey
 from keyturn.contract.errors import ConfigurationError
@@ -23,7 +22,6 @@ from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import SelectorKind
 from keyturn.contract.statuslists import ListedToken, reference
 from keyturn.contract.trust import MaySign
-from revocation import statuslists
 from revocation.statuslists import StatusLists
 from serving.listening import listening
 from serving.listings import ROWS_KEY, Listings
@@ -136,19 +134,6 @@ async def test_a_list_is_what_the_draft_says(bureau: Bureau) -> None:
     assert (payload["ttl"], payload["exp"] - payload["iat"]) == (TTL, LIFE)
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert status_in(claims, header, payload, payload["exp"] - 1) == 0
-
-
-async def test_many_rows_are_taken_in_a_few_tokens_at_a_time(bureau: Bureau) -> None:
-    """After a restart all rows are read: a million, mostly of one token each. Revocations must not wait behind them."""
-    lists, most = bureau.lists, 0
-    await asyncio.gather(*(bureau.list_token(index=number) for number in range(300)))
-    lists._after = None
-    reading = asyncio.create_task(lists._read_rows())
-    while not reading.done():
-        before = lists._taken
-        await SystemClock().sleep(0)
-        most = max(most, lists._taken - before)
-    assert 0 < most <= 2 * statuslists._TAKEN_AT_ONCE, "the service itself may be reading, too"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -324,7 +309,7 @@ async def test_a_row_that_cannot_be_opened_leaves_its_list_unknown(bureau: Burea
     for number in range(600):
         await valkey.xadd(ROWS_KEY, {"list": f"junk-{number}", "tokens": ""})
     assert (await bureau.get("/statuslists/first")).status == 200
-    assert len(bureau.lists._unreadable) < 300
+    assert len(bureau.lists._rows.unreadable) < 300
 
 
 async def test_a_store_that_lost_its_rows_takes_no_bit_back(bureau: Bureau, valkey: Redis) -> None:
