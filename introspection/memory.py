@@ -4,7 +4,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
-from math import floor
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +24,6 @@ BYTES_EACH: Final = 4096
 _MOST_VERDICTS = 64  # Of one token, by the audiences of whoever asks.
 _KEY_BYTES, _NAME_BYTES = 32, 16
 _TOKEN_BYTES, _VERDICT_BYTES, _AUDIENCE_BYTES = 700, 200, 48  # Beside the claims and the answer; an audience's hash.
-_GROUPS, _ROUNDING = 12, 1e-6
 _ANSWERS_ROOM = 1.5  # Of its length: so much an encoder takes for what it writes.
 
 
@@ -100,7 +98,7 @@ class Memory:
         if audiences not in one.verdicts:
             one.size_bytes += _VERDICT_BYTES + int(len(as_json(verdict)) * _ANSWERS_ROOM)
         one.verdicts[audiences] = verdict
-        one.expires = min(float(claims["exp"]) + self._replica.freshness.skew_seconds, _turn(name, now))
+        one.expires = min(float(claims["exp"]) + self._replica.freshness.skew_seconds, now + REMEMBERED_SECONDS)
         if one.size_bytes > self._most_bytes:
             return
         while len(self._kept) >= self._most or self.size_bytes + one.size_bytes > self._most_bytes:
@@ -122,17 +120,6 @@ class Memory:
 
 def _raw(token: str) -> bytes:
     return token.encode("utf-8", "surrogatepass")
-
-
-def _turn(name: bytes, now: float) -> float:
-    """Return when to read a record anew (Unix seconds): each minute with a twelfth of all.
-
-    So those that were all asked about at once are not all read anew at once. Nor is each by itself: what is answered
-    together stays together for longer.
-    """
-    moment = int.from_bytes(name[:4]) % _GROUPS * REMEMBERED_SECONDS / _GROUPS
-    minutes = floor((now - moment) / REMEMBERED_SECONDS + _ROUNDING) + 1
-    return min(now + REMEMBERED_SECONDS, moment + minutes * REMEMBERED_SECONDS)
 
 
 def _size(claims: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from keyturn.contract.selectors import Entry, SelectorKind, TokenNames, hashed
 from keyturn.contract.statuslists import SIZE, ListedToken, StatusList, listed_names
 from keyturn.verifier.replica import Replica
 
-MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. 250 to 350 bytes each.
+MOST_TOKENS: Final = 4_000_000  # Listed at once; beyond that nothing is said of any. About 430 bytes each.
 _AT_ONCE: Final = 4096  # Bits that are looked at in one step.
 _TAKEN_AT_ONCE: Final = 32  # Tokens: half a millisecond.
 _NOBODY: Final = float("-inf")  # The moment where no token stands.

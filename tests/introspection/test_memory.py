@@ -2,7 +2,6 @@
 
 import gc
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -106,27 +105,6 @@ async def test_a_record_that_went_without_a_word_is_missed_within_the_minute(
     assert memory.recall(token, (AUDIENCE,), now)
     assert memory.recall(token, (AUDIENCE,), now + REMEMBERED_SECONDS) is None
     assert (len(memory), memory.size_bytes) == (0, 0)
-
-
-async def test_tokens_that_were_asked_about_at_once_are_not_read_anew_at_once(stage: Standing) -> None:
-    """Two thousand that had one end made all answers wait for most of a second, each minute."""
-    memory, begun = Memory(stage.parts.replica, most=1000), stage.world.clock.now()
-    tokens, verdict = [new_access_token() for _ in range(1000)], _active(stage, exp=begun + 3600)
-    now, before = begun, dict.fromkeys(tokens, begun)
-    for turn in range(2):
-        due: Counter[int] = Counter()
-        for token in tokens:
-            memory.keep(token, (AUDIENCE,), verdict, before[token])
-            one = memory.find(token.encode(), (AUDIENCE,))
-            assert one is not None
-            assert before[token] < one.expires <= before[token] + REMEMBERED_SECONDS
-            if turn:  # Each has its own moment, and so is read once a minute.
-                assert one.expires == pytest.approx(before[token] + REMEMBERED_SECONDS, abs=0.001)
-            before[token] = one.expires
-            due[int((one.expires - begun - turn * REMEMBERED_SECONDS) / 10)] += 1
-        assert due.keys() == set(range(6))
-        assert max(due.values()) < 300, "a sixth, give or take nine standard deviations"
-    assert now < min(before.values())
 
 
 def _active(stage: Standing, **changes: Any) -> Verdict:
