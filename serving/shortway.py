@@ -117,11 +117,11 @@ def last_of(reply: bytes) -> bytes:
 
 
 class Replies:
-    """Writes whole 200 answers, with the headers that the frame gives to theirs."""
+    """Writes whole 200 answers, with the headers that the frame gives to theirs, in its order."""
 
     def __init__(self, clock: Clock, *, content_type: str) -> None:
         self._clock, self._second, self._date = clock, -1, b""
-        fixed = {**NO_STORE, "Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+        fixed = {**NO_STORE, "Content-Type": content_type}
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("ascii")
 
     def ok(self, body: bytes) -> bytes:
@@ -129,6 +129,6 @@ class Replies:
         second = int(self._clock.now())
         if second != self._second:
             self._second, self._date = second, formatdate(second, usegmt=True).encode("ascii")
-        return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\nDate: %b\r\n\r\n%b" % (
+        return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\nDate: %b\r\nX-Content-Type-Options: nosniff\r\n\r\n%b" % (
             self._fixed, len(body), self._date, body,
         )  # fmt: skip
