@@ -14,7 +14,7 @@ from keyturn.contract.trust import Client
 from serving.authentication import LONGEST_CLIENT_ID, Authenticator, require_admin
 from serving.failures import OF_ADDRESS
 from serving.problems import BearerError, OAuthError
-from tests.building import ADMIN, CLIENT, CLIENTS, SECRETS, Standing, basic, standing
+from tests.building import ADMIN, CLIENT, CLIENTS, SECRETS, Standing, basic, new_access_token, standing
 from tests.clocks import HastyClock
 
 LONGEST, TOO_LONG = "x" * LONGEST_CLIENT_ID, "x" * (LONGEST_CLIENT_ID + 1)
@@ -111,13 +111,19 @@ async def test_a_secret_of_any_length_is_compared_whole(stage: Standing) -> None
 async def test_an_operator_s_token_is_one_of_an_operator_s_client_for_that_very_scope(stage: Standing) -> None:
     """RFC 6750, 3.1: what only looks like it opens nothing, whoever wrote the record; the scheme has no case.
 
-    A client that lost the scope is refused though its token has it still; a code is no token, whatever stands there.
+    A client that is gone, or lost the scope, is refused though its token has it still; a code is no token, whatever
+    stands there; and no record lasts for ever for want of an `exp`.
     """
     admin = {"client_id": ADMIN, "sub": ADMIN, "scope": "keyturn:admin", "aud": "keyturn:admin"}
     code = make_credential(CredentialKind.CODE, entropy.token_bytes(RANDOM_BYTES))
     await stage.records.put(code, stage.world.claims(**admin), expires_at=stage.world.clock.now() + 60)
+    endless = new_access_token()
+    claims = {name: value for name, value in stage.world.claims(**admin).items() if name != "exp"}
+    await stage.records.put(endless, claims, expires_at=stage.world.clock.now() + 60)
     for token, status in (
         (code, 401),
+        (endless, 401),
+        (await stage.put_opaque(**{**admin, "client_id": "ghost", "sub": "ghost"}), 401),
         (await stage.put_opaque(**{**admin, "client_id": CLIENT, "sub": CLIENT}), 401),
         (await stage.put_opaque(**{**admin, "scope": "keyturn:administrator"}), 403),
         (await stage.put_opaque(**{**admin, "scope": "read xkeyturn:admin"}), 403),
@@ -125,7 +131,7 @@ async def test_an_operator_s_token_is_one_of_an_operator_s_client_for_that_very_
         asked = make_mocked_request("POST", "/keys/rotate", headers={"Authorization": f"Bearer {token}"})
         with pytest.raises(BearerError) as caught:
             await require_admin(asked, stage.records, stage.parts)
-        assert caught.value.status == status
+        assert (caught.value.status, caught.value.scope) == (status, "keyturn:admin" if status == 403 else "")
     good = await stage.put_opaque(**{**admin, "scope": "read keyturn:admin"})
     for scheme in ("bearer", "BEARER", "Bearer "):
         asked = make_mocked_request("POST", "/keys/rotate", headers={"Authorization": f"{scheme} {good}"})
