@@ -15,8 +15,9 @@ from keyturn import entropy
 from keyturn.clock import SystemClock
 from keyturn.contract.positions import Lane
 from keyturn.contract.selectors import Entry, Selector, SelectorKind
+from revocation.writer import MOST_ENTRIES
 
-PER_SECOND, TOGETHER = 10_000, 500  # As many in an event as the revocation service puts there.
+PER_SECOND = 10_000
 REACHED = 0.9
 MOST_GROWTH = 2.0
 SECONDS, WARM_UP_SECONDS = 3, 2
@@ -75,8 +76,8 @@ async def _under_storm(running: Issuer, target: Target, home: Path) -> tuple[flo
     load = asyncio.ensure_future(asyncio.to_thread(sample, target, home, seconds=SECONDS, script="introspection.lua"))
     while not load.done():
         now = clock.now()
-        await running.publishers[Lane.REVOCATIONS].append([_entry(now) for _ in range(TOGETHER)])
-        appended += TOGETHER
+        await running.publishers[Lane.REVOCATIONS].append([_entry(now) for _ in range(MOST_ENTRIES)])
+        appended += MOST_ENTRIES
         await clock.sleep(began + appended / PER_SECOND - clock.boottime())
     return appended / (clock.boottime() - began), await load
 

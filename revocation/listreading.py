@@ -13,12 +13,13 @@ from keyturn.contract.selectors import Entry
 from revocation.description import MOST_LINES
 from revocation.lists import LARGEST_LINE_BYTES, Line, Lines
 from revocation.reading import OrderReader
-from revocation.writer import LARGEST_EVENT_BYTES, MOST_ENTRIES, RevocationWriter, Written, size_of
+from revocation.writer import LARGEST_EVENT_BYTES, RevocationWriter, Written, size_of
 from serving.parts import Parts
 
 MOST_SKIPPED = 1_000  # Bad lines, each of which is told; a list with more of them is likely to be something else.
 LONGEST_LIST_SECONDS = 900.0
 LONGEST_PAUSE_SECONDS = 10.0  # In which a client sends nothing.
+MOST_IN_A_PART = 500  # Lines, in one event: fewer cost the fleet more in all, and more keep its answers waiting.
 PARTS_UNDER_WAY = 2
 PROGRESS_SECONDS = 0.5
 _FLUSH_SECONDS = 0.2  # What has arrived is not kept back for longer, however slowly the rest comes.
@@ -149,7 +150,7 @@ class ListReading:
             await self._take_bad(line, str(error))
             return
         size = size_of(entry)
-        if len(self._part) == MOST_ENTRIES or self._size + size > LARGEST_EVENT_BYTES:
+        if len(self._part) == MOST_IN_A_PART or self._size + size > LARGEST_EVENT_BYTES:
             await self._send()
         self._part.append(entry)
         self._size, self._line = self._size + size, line.number

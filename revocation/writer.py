@@ -13,8 +13,8 @@ from revocation.orders import MOST_MARKS, Mark, OrderBook, event_id_of
 
 MOST_WAITING = 10_000  # Revocations that wait for their event; one more is refused.
 MOST_LISTS_WAITING = 16  # Parts of lists that wait for theirs.
-MOST_ENTRIES = 500  # In one event,
-LARGEST_EVENT_BYTES = 128 * 1024  # and about this much of names and reasons: subscribers' buffers are small.
+MOST_ENTRIES = 250  # Single ones in one event: a reader takes them in within some two milliseconds, and others wait.
+LARGEST_EVENT_BYTES = 128 * 1024  # About this much of names and reasons in one event: subscribers' buffers are small.
 MOST_RACES = 8  # Times that another publisher may be first before the caller has to come back later.
 LONGEST_LINGER_SECONDS = 0.2
 QUIET_SECONDS = 0.005  # In a crowd nobody is waited for who is not here by then.

@@ -343,7 +343,7 @@ async def test_other_revocations_do_not_wait_behind_a_list(office: Office) -> No
 
 async def test_a_list_is_read_no_faster_than_it_is_written(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would fill the writer's queue, and be refused by it, the faster its client sends."""
-    monkeypatch.setattr(listreading, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(listreading, "MOST_IN_A_PART", 2)
     gate, append = asyncio.Event(), office.stage.parts.feed.append
 
     async def gated(*arguments: Any, **named: Any) -> None:

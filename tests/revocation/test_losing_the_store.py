@@ -276,7 +276,7 @@ async def test_a_list_tells_as_settled_what_is_durable_at_whatever_step_the_stor
     office: Office, stumbling: Stumbling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever goes on behind the line that he was told has lost nothing, wherever the list broke off."""
-    monkeypatch.setattr("revocation.listreading.MOST_ENTRIES", 2)  # So that five lines are three parts.
+    monkeypatch.setattr("revocation.listreading.MOST_IN_A_PART", 2)  # So that five lines are three parts.
     now = office.stage.world.clock.now
     for how, lasting in WAYS:
         ends = set()

@@ -99,8 +99,8 @@ async def test_revocations_that_come_during_an_append_share_the_next_event(bench
 async def test_an_event_has_a_most_of_entries(bench: Bench) -> None:
     """Subscribers are cut off when their unread output grows too large."""
     results = await asyncio.gather(*bench.ask(1_201))
-    assert [count for count, _ in bench.publisher.batches] == [500, 500, 201]
-    assert len({result.place for result in results}) == 3
+    assert [count for count, _ in bench.publisher.batches] == [250, 250, 250, 250, 201]
+    assert len({result.place for result in results}) == 5
 
 
 async def test_an_event_has_a_most_of_bytes(bench: Bench) -> None:
@@ -172,7 +172,7 @@ async def test_a_list_and_single_revocations_take_turns(bench: Bench) -> None:
     await asyncio.wait(storm, timeout=0)
     bench.publisher.gate.set()
     await asyncio.gather(*parts, single, *storm)
-    assert [count for count, _ in bench.publisher.batches] == [300, 500, 300, 500, 300, 1, 300]
+    assert [count for count, _ in bench.publisher.batches] == [300, 250, 300, 250, 300, 250, 300, 250, 1]
     assert single.result().place == (1, 2)
 
 
